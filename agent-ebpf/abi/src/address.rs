@@ -1,0 +1,75 @@
+//! IP addresses as the kernel tables hold them.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An IPv6 address in network byte order; an IPv4 address is its v4-mapped form `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C, align(4))]
+pub struct Address(pub [u8; 16]);
+
+const V4_PREFIX: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+
+impl Address {
+    /// The v4-mapped form of four bytes in network order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_v4(v4: [u8; 4]) -> Self {
+        let [a, b, c, d] = v4;
+        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+    }
+
+    /// The four bytes of a v4-mapped address, in network order; `None` for a true IPv6 address.
+    #[inline(always)]
+    #[must_use]
+    pub fn as_v4(&self) -> Option<[u8; 4]> {
+        let Self([prefix @ .., a, b, c, d]) = self;
+        (*prefix == V4_PREFIX).then_some([*a, *b, *c, *d])
+    }
+
+    /// The address as four words whose bytes in memory are in network order, as `bpf_sock_addr.user_ip6` has them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_words(self) -> [u32; 4] {
+        let b = self.0;
+        [
+            u32::from_ne_bytes([b[0], b[1], b[2], b[3]]),
+            u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
+            u32::from_ne_bytes([b[8], b[9], b[10], b[11]]),
+            u32::from_ne_bytes([b[12], b[13], b[14], b[15]]),
+        ]
+    }
+
+    /// The reverse of [`Address::to_words`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        let (a, b, c, d) = (
+            words[0].to_ne_bytes(),
+            words[1].to_ne_bytes(),
+            words[2].to_ne_bytes(),
+            words[3].to_ne_bytes(),
+        );
+        Self([
+            a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1],
+            d[2], d[3],
+        ])
+    }
+}
+
+impl From<IpAddr> for Address {
+    fn from(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(v4) => Self::from_v4(v4.octets()),
+            IpAddr::V6(v6) => Self(v6.octets()),
+        }
+    }
+}
+
+impl From<Address> for IpAddr {
+    fn from(address: Address) -> Self {
+        match address.as_v4() {
+            Some(v4) => Self::V4(Ipv4Addr::from(v4)),
+            None => Self::V6(Ipv6Addr::from(address.0)),
+        }
+    }
+}

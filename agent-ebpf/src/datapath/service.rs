@@ -1,0 +1,60 @@
+//! From a destination to the service entry that decides about it.
+
+use weir_abi::{Address, ServiceEntry, ServiceKey, Verdict};
+
+use crate::maps::SERVICES;
+
+/// How often a frontend is looked up again when its entry was being replaced under our eyes. One retry is nearly always
+/// enough: the new entry is already linked when the old one's memory is given away.
+const ATTEMPTS: usize = 4;
+
+/// What the tables say of a destination.
+pub(crate) enum Lookup {
+    /// Not a service's address.
+    Unknown,
+    /// The frontend's entry, or its address's entry when the port is unknown.
+    Found(ServiceEntry),
+    /// Every attempt met an entry that does not belong to its key.
+    Unsealed,
+}
+
+/// Looks a destination up: the frontend first, then its address alone.
+#[inline(always)]
+pub(crate) fn lookup(key: &ServiceKey) -> Lookup {
+    match sealed_entry(key) {
+        Lookup::Unknown => sealed_entry(&ServiceKey::address_only(key.addr, key.scope)),
+        found => found,
+    }
+}
+
+#[inline(always)]
+fn sealed_entry(key: &ServiceKey) -> Lookup {
+    for _ in 0..ATTEMPTS {
+        let Some(entry) = SERVICES.get_ptr(key) else {
+            return Lookup::Unknown;
+        };
+        // SAFETY: the map returned a live value; the copy may be torn, which the seal tells.
+        let entry = unsafe { entry.read_volatile() };
+        if entry.is_sealed_for(key) {
+            return Lookup::Found(entry);
+        }
+    }
+    Lookup::Unsealed
+}
+
+/// The key of a destination seen from `scope`.
+#[inline(always)]
+pub(crate) fn key(addr: Address, port_be: u16, proto: u8, scope: u8) -> ServiceKey {
+    ServiceKey {
+        addr,
+        port_be,
+        proto,
+        scope,
+    }
+}
+
+/// The entry's verdict; what is not in the enum is a table we do not understand.
+#[inline(always)]
+pub(crate) fn verdict(entry: &ServiceEntry) -> Verdict {
+    Verdict::from_u8(entry.verdict).unwrap_or(Verdict::InconsistentTables)
+}

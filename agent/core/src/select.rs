@@ -1,0 +1,1 @@
+//! Which endpoints receive a service's traffic.

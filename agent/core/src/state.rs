@@ -12,7 +12,14 @@ pub enum Change {
     /// The object is gone.
     Delete(Kind, ObjectName),
     /// These are all objects of that kind; whatever else was known of it is gone.
-    Replace(Kind, Vec<Object>),
+    Replace {
+        /// The kind.
+        kind: Kind,
+        /// The objects that could be read.
+        objects: Vec<Object>,
+        /// Objects that exist, but whose present version could not be read: their last good version stays, if there is one.
+        keep: Vec<ObjectName>,
+    },
 }
 
 /// What has to be compiled again after changes.

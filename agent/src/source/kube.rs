@@ -1,0 +1,136 @@
+//! The objects of a Kubernetes API server: one watch per kind, each with a client and retries of its own.
+//!
+//! A watch lists in pages, so that no more than one page of JSON is in memory, and every object is reduced while it is
+//! decoded. What fails is reported with what to do about it and tried again: after up to 2 s while nobody answers, 10 s
+//! while the server refuses the agent, 30 s while it is in trouble, or what it asks for. A server is noticed to be gone
+//! within about half a minute, by TCP keepalive, and within five by the watch's own deadline if its kernel still answers.
+
+mod client;
+mod failure;
+mod fold;
+mod guard;
+mod pace;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::path::PathBuf;
+
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Config;
+use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use self::watch::Watch;
+use super::Event;
+
+/// How to reach the API server, and what to watch there.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A kubeconfig file; without one, the service account of the pod the agent runs in (`KUBERNETES_SERVICE_HOST` and
+    /// `KUBERNETES_SERVICE_PORT` say where the server is).
+    pub kubeconfig: Option<PathBuf>,
+    /// This node's name, as its Node object has it.
+    pub node_name: String,
+    /// Which Nodes to watch. All nodes of a large cluster send a steady stream of status updates to every agent.
+    pub nodes: Breadth,
+    /// Which Pods to watch.
+    pub pods: Breadth,
+}
+
+/// How much of a kind to watch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Breadth {
+    /// What belongs to this node.
+    #[default]
+    ThisNode,
+    /// The whole cluster.
+    Cluster,
+}
+
+/// Why no API server is known at all. A server that is only away is no error.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The kubeconfig is not there or not usable.
+    #[error("the kubeconfig {path} cannot be used: {source}")]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<KubeconfigError>,
+    },
+    /// Neither a kubeconfig nor a service account.
+    #[error(
+        "not in a pod with a service account ({0}): give --kubeconfig FILE to reach an API server, or --manifests DIR to \
+         run without one"
+    )]
+    InCluster(#[source] InClusterError),
+    /// The addresses, certificates or credentials do not make a client.
+    #[error("the API server's certificates or the agent's credentials cannot be used: {0}")]
+    Client(#[source] Box<kube::Error>),
+}
+
+/// The watches, ready to run.
+pub struct Source {
+    options: Options,
+}
+
+impl Source {
+    /// Checks that the configuration can be read, so that a mistake in it is found at once. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// When there is no usable kubeconfig or service account.
+    pub async fn open(options: Options) -> Result<Self, OpenError> {
+        let config = configure(&options).await?;
+        client::build(&config).map_err(|error| OpenError::Client(Box::new(error)))?;
+        if config.proxy_url.is_some() {
+            tracing::warn!(
+                "the kubeconfig or the environment names a proxy for the API server: Weir connects directly"
+            );
+        }
+        Ok(Self { options })
+    }
+
+    /// Sends events until the receiver is dropped. Dropping the future ends the watches.
+    pub async fn run(self, events: mpsc::Sender<Event>) {
+        let Self { options } = self;
+        let only = |breadth, field: &str| match breadth {
+            Breadth::ThisNode => format!("{field}={}", options.node_name),
+            Breadth::Cluster => String::new(),
+        };
+        let watch = |page_size, fields| Watch {
+            options: options.clone(),
+            page_size,
+            fields,
+            events: events.clone(),
+        };
+        let mut watches = JoinSet::new();
+        // A page of slices or nodes is a few megabytes of JSON, of the others about one.
+        watches.spawn(watch(500, String::new()).follow::<Service>());
+        watches.spawn(watch(100, String::new()).follow::<EndpointSlice>());
+        watches.spawn(watch(100, only(options.nodes, "metadata.name")).follow::<Node>());
+        watches.spawn(watch(500, String::new()).follow::<Namespace>());
+        watches.spawn(watch(200, only(options.pods, "spec.nodeName")).follow::<Pod>());
+        drop(events);
+        while watches.join_next().await.is_some() {}
+    }
+}
+
+async fn configure(options: &Options) -> Result<Config, OpenError> {
+    match &options.kubeconfig {
+        None => Config::incluster_env().map_err(OpenError::InCluster),
+        Some(path) => {
+            let unusable = |source| OpenError::Kubeconfig {
+                path: path.clone(),
+                source: Box::new(source),
+            };
+            let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+                .await
+                .map_err(unusable)
+        }
+    }
+}

@@ -10,5 +10,6 @@
 pub mod compile;
 pub mod model;
 pub mod plan;
+mod pool;
 pub mod select;
 pub mod state;

@@ -14,6 +14,15 @@ pub struct ModelError {
     pub problem: Problem,
 }
 
+impl ModelError {
+    pub(super) fn new(field: impl Into<String>, problem: Problem) -> Self {
+        Self {
+            field: field.into(),
+            problem,
+        }
+    }
+}
+
 /// What is wrong with a field.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -31,7 +40,7 @@ pub enum Problem {
     #[error("{0} is an unspecified or multicast address; give an address of a host")]
     UnusableAddress(std::net::IpAddr),
     /// An address of the other family than the object says.
-    #[error("{address} is not an {expected} address, which addressType says it is")]
+    #[error("{address} is not an {expected} address; put it into a slice of its own family")]
     Family {
         /// The address.
         address: std::net::IpAddr,
@@ -48,7 +57,7 @@ pub enum Problem {
     #[error("{0} is not a number of seconds between 1 and 86400")]
     AffinityTimeout(i32),
     /// The same thing twice where it must be unique.
-    #[error("{what} is there twice; make it unique within the service")]
+    #[error("{what} is there twice; keep one")]
     Duplicate {
         /// What is repeated.
         what: String,

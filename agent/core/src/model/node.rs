@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as api;
 
-use super::{Cidr, ModelError};
+use super::error::ModelError;
+use super::parse::{self, Cidr};
+
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+const AUTOSCALER_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 
 /// A Node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +47,111 @@ pub enum AddressKind {
 }
 
 impl Node {
-    /// Reduces an API object.
+    /// Reduces an API object. As in kube-proxy, addresses that are not IP addresses are passed over.
+    ///
+    /// # Errors
+    /// It has no name, or a pod CIDR is none.
     pub fn reduce(object: &api::Node) -> Result<Self, ModelError> {
-        todo!("{object:?}")
+        let metadata = &object.metadata;
+        let spec = object.spec.as_ref();
+        let pod_cidrs = spec.and_then(|spec| spec.pod_cidrs.as_ref());
+        let taints = spec.and_then(|spec| spec.taints.as_ref());
+        let status = object.status.as_ref();
+        let addresses = status.and_then(|status| status.addresses.as_ref());
+        Ok(Self {
+            name: parse::plain_name(metadata)?,
+            zone: parse::label(metadata, ZONE_LABEL)
+                .filter(|zone| !zone.is_empty())
+                .map(Arc::from),
+            addresses: addresses
+                .into_iter()
+                .flatten()
+                .filter_map(node_address)
+                .collect(),
+            pod_cidrs: pod_cidrs
+                .into_iter()
+                .flatten()
+                .enumerate()
+                .map(|(i, text)| parse::cidr(text, || format!("spec.podCIDRs[{i}]")))
+                .collect::<Result<_, _>>()?,
+            deleting: metadata.deletion_timestamp.is_some(),
+            to_be_deleted: taints
+                .into_iter()
+                .flatten()
+                .any(|taint| taint.key == AUTOSCALER_TAINT),
+        })
+    }
+}
+
+fn node_address(address: &api::NodeAddress) -> Option<NodeAddress> {
+    let kind = match address.type_.as_str() {
+        "InternalIP" => AddressKind::Internal,
+        "ExternalIP" => AddressKind::External,
+        _ => return None,
+    };
+    let addr = parse::host_address(&address.address, String::new).ok()?;
+    Some(NodeAddress { kind, addr })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Problem;
+
+    fn reduce(json: &str) -> Result<Node, ModelError> {
+        Node::reduce(&serde_json::from_str(json).expect("a Node"))
+    }
+
+    #[test]
+    fn a_whole_node() {
+        let node = reduce(
+            r#"{"metadata": {"name": "n1", "deletionTimestamp": "2026-01-01T00:00:00Z",
+                             "labels": {"topology.kubernetes.io/zone": "west"}},
+                "spec": {"podCIDRs": ["10.244.1.7/24", "fd00:1::/64"],
+                         "taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]},
+                "status": {"addresses": [
+                    {"type": "Hostname", "address": "n1"}, {"type": "InternalIP", "address": "192.0.2.1"},
+                    {"type": "ExternalIP", "address": "2001:db8::1"}, {"type": "InternalIP", "address": "soon"}]}}"#,
+        )
+        .expect("valid");
+        assert_eq!(node.zone.as_deref(), Some("west"));
+        assert!(node.deleting && node.to_be_deleted);
+        let cidrs: Vec<_> = node.pod_cidrs.iter().map(Cidr::to_string).collect();
+        assert_eq!(cidrs, ["10.244.1.0/24", "fd00:1::/64"]);
+        let addresses: Vec<_> = node
+            .addresses
+            .iter()
+            .map(|a| (a.kind, a.addr.to_string()))
+            .collect();
+        assert_eq!(
+            addresses,
+            [
+                (AddressKind::Internal, "192.0.2.1".to_owned()),
+                (AddressKind::External, "2001:db8::1".to_owned())
+            ]
+        );
+    }
+
+    #[test]
+    fn a_bare_node() {
+        let node = reduce(
+            r#"{"metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": ""}}}"#,
+        )
+        .expect("valid");
+        assert_eq!(node.zone, None);
+        assert!(!node.deleting && !node.to_be_deleted);
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        let error = reduce(r#"{"metadata": {"name": ""}}"#).expect_err("nameless");
+        assert_eq!(error, ModelError::new("metadata.name", Problem::Missing));
+        let error =
+            reduce(r#"{"metadata": {"name": "n"}, "spec": {"podCIDRs": ["10.0.0.0/8", "x"]}}"#)
+                .expect_err("no CIDR");
+        assert_eq!(
+            error.to_string(),
+            r#"spec.podCIDRs[1]: "x" is not a CIDR such as 10.0.0.0/8 or fd00::/8"#
+        );
     }
 }

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as api;
 
-use super::{ModelError, ObjectName};
+use super::error::ModelError;
+use super::name::ObjectName;
+use super::parse;
 
 /// A Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     /// Its name.
     pub name: ObjectName,
-    /// Its UID.
-    pub uid: Arc<str>,
+    /// Its UID; a manifest has none.
+    pub uid: Option<Arc<str>>,
     /// The node it runs on, once it is scheduled.
     pub node: Option<Arc<str>>,
     /// Whether it shares the node's network.
@@ -27,8 +29,116 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Reduces an API object.
+    /// Reduces an API object. A phase that this version does not know is taken for one of a running pod.
+    ///
+    /// # Errors
+    /// It has no name, or one of its addresses is none.
     pub fn reduce(object: &api::Pod) -> Result<Self, ModelError> {
-        todo!("{object:?}")
+        let spec = object.spec.as_ref();
+        let phase = object
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
+        Ok(Self {
+            name: parse::namespaced_name(&object.metadata)?,
+            uid: object.metadata.uid.as_deref().map(Arc::from),
+            node: spec
+                .and_then(|spec| spec.node_name.as_deref())
+                .filter(|node| !node.is_empty())
+                .map(Arc::from),
+            host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
+            finished: matches!(phase, Some("Succeeded" | "Failed")),
+            ips: object.status.as_ref().map_or(Ok(Vec::new()), addresses)?,
+            labels: parse::labels(&object.metadata),
+        })
+    }
+}
+
+fn addresses(status: &api::PodStatus) -> Result<Vec<IpAddr>, ModelError> {
+    match (&status.pod_ips, &status.pod_ip) {
+        (Some(ips), _) if !ips.is_empty() => ips
+            .iter()
+            .enumerate()
+            .map(|(i, ip)| parse::host_address(&ip.ip, || format!("status.podIPs[{i}].ip")))
+            .collect(),
+        (_, Some(ip)) if !ip.is_empty() => {
+            parse::host_address(ip, || "status.podIP".to_owned()).map(|ip| vec![ip])
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Problem;
+
+    fn reduce(json: &str) -> Result<Pod, ModelError> {
+        Pod::reduce(&serde_json::from_str(json).expect("a Pod"))
+    }
+
+    #[test]
+    fn a_whole_pod() {
+        let pod = reduce(
+            r#"{"metadata": {"namespace": "shop", "name": "cart-0", "uid": "u-1", "labels": {"app": "cart"}},
+                "spec": {"nodeName": "n1", "hostNetwork": true, "containers": []},
+                "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]}}"#,
+        )
+        .expect("valid");
+        assert_eq!(pod.name, ObjectName::new("shop", "cart-0"));
+        assert_eq!(pod.uid.as_deref(), Some("u-1"));
+        assert_eq!(pod.node.as_deref(), Some("n1"));
+        assert!(pod.host_network && !pod.finished);
+        let ips: Vec<_> = pod.ips.iter().map(IpAddr::to_string).collect();
+        assert_eq!(ips, ["10.0.0.1", "fd00::1"]);
+        assert_eq!(pod.labels.len(), 1);
+    }
+
+    #[test]
+    fn a_bare_pod_is_in_the_default_namespace_and_on_no_node() {
+        let pod = reduce(r#"{"metadata": {"name": "p"}, "spec": {"nodeName": "", "containers": []}, "status": {"podIP": ""}}"#)
+            .expect("valid");
+        assert_eq!(pod.name, ObjectName::new("default", "p"));
+        assert_eq!((pod.uid, pod.node), (None, None));
+        assert!(pod.ips.is_empty() && !pod.host_network);
+    }
+
+    #[test]
+    fn only_two_phases_are_final() {
+        for (phase, finished) in [
+            ("Pending", false),
+            ("Running", false),
+            ("Unknown", false),
+            ("Hibernating", false),
+            ("Succeeded", true),
+            ("Failed", true),
+        ] {
+            let pod = reduce(&format!(
+                r#"{{"metadata": {{"name": "p"}}, "status": {{"phase": "{phase}"}}}}"#
+            ));
+            assert_eq!(pod.expect("valid").finished, finished, "{phase}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        for (json, field) in [
+            (
+                r#"{"metadata": {"name": "p"}, "status": {"podIP": "x"}}"#,
+                "status.podIP",
+            ),
+            (
+                r#"{"metadata": {"name": "p"}, "status": {"podIPs": [{"ip": "10.0.0.1"}, {"ip": "x"}]}}"#,
+                "status.podIPs[1].ip",
+            ),
+        ] {
+            let error = reduce(json).expect_err("no address");
+            assert_eq!(
+                error,
+                ModelError::new(field, Problem::Address("x".to_owned()))
+            );
+        }
+        let error = reduce(r#"{"metadata": {}}"#).expect_err("nameless");
+        assert_eq!(error, ModelError::new("metadata.name", Problem::Missing));
     }
 }

@@ -1,8 +1,11 @@
 //! The indexed cluster state.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::sync::Arc;
 
-use crate::model::{EndpointSlice, Kind, Namespace, Node, Object, ObjectName, Pod, Service};
+use crate::model::{EndpointSlice, Hints, Kind, Namespace, Node, Object, ObjectName, Pod, Service};
+use crate::pool::Pool;
 
 /// A change of the cluster, as a source saw it.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,7 +14,8 @@ pub enum Change {
     Apply(Object),
     /// The object is gone.
     Delete(Kind, ObjectName),
-    /// These are all objects of that kind; whatever else was known of it is gone.
+    /// These are all objects of that kind; whatever else was known of it is gone. Objects of another kind among them
+    /// are applied as if they had come alone; of two with one name the later counts.
     Replace {
         /// The kind.
         kind: Kind,
@@ -22,12 +26,24 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The kind of object that changed.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Apply(object) => object.kind(),
+            Self::Delete(kind, _) | Self::Replace { kind, .. } => *kind,
+        }
+    }
+}
+
 /// What has to be compiled again after changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dirty {
     /// Services to compile; they need not exist (any more).
     pub services: BTreeSet<ObjectName>,
-    /// When the changes of endpoints happened, as the changed slices' annotations say it.
+    /// When the changes of endpoints happened, as the changed slices' annotations say it. Slices that were there
+    /// before the agent are told when they are first seen, with a time long past.
     pub triggers: Vec<jiff::Timestamp>,
 }
 
@@ -47,75 +63,324 @@ impl Dirty {
 
 /// All that is known of the cluster, from one node's point of view.
 #[derive(Debug)]
-pub struct Cluster {}
+pub struct Cluster {
+    node_name: Arc<str>,
+    services: BTreeMap<ObjectName, Service>,
+    slices: BTreeMap<ObjectName, EndpointSlice>,
+    /// The names of the slices of each service, also of services that do not exist.
+    slices_by_service: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    nodes: BTreeMap<ObjectName, Node>,
+    namespaces: BTreeMap<ObjectName, Namespace>,
+    pods: BTreeMap<ObjectName, Pod>,
+    /// Names that repeat from object to object: namespaces, services, nodes, zones, ports, labels.
+    strings: Pool<str>,
+    hints: Pool<Hints>,
+}
 
 impl Cluster {
     /// An empty cluster, seen from the node of that name.
     #[must_use]
     pub fn new(node_name: &str) -> Self {
-        todo!("{node_name}")
+        let mut strings = Pool::default();
+        Self {
+            node_name: strings.get(node_name),
+            services: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            slices_by_service: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            strings,
+            hints: Pool::default(),
+        }
     }
 
     /// Takes in a change; returns what it made dirty, which is nothing when nothing that Weir uses has changed.
     pub fn apply(&mut self, change: Change) -> Dirty {
-        todo!("{change:?}")
+        let mut dirty = Dirty::default();
+        match change {
+            Change::Apply(object) => self.apply_object(object, &mut dirty),
+            Change::Delete(kind, name) => self.delete(kind, &name, &mut dirty),
+            Change::Replace {
+                kind,
+                objects,
+                keep,
+            } => {
+                let names = objects.iter().map(Object::name);
+                let kept: BTreeSet<ObjectName> = names.chain(keep).collect();
+                let gone = |names: Vec<&ObjectName>| -> Vec<ObjectName> {
+                    let gone = names.into_iter().filter(|name| !kept.contains(*name));
+                    gone.cloned().collect()
+                };
+                for name in gone(self.names(kind)) {
+                    self.delete(kind, &name, &mut dirty);
+                }
+                for object in objects {
+                    self.apply_object(object, &mut dirty);
+                }
+            }
+        }
+        dirty
     }
 
+    fn apply_object(&mut self, object: Object, dirty: &mut Dirty) {
+        match object {
+            Object::Service(service) => self.apply_service(service, dirty),
+            Object::EndpointSlice(slice) => self.apply_slice(slice, dirty),
+            Object::Node(node) => {
+                let zone = self.this_zone().cloned();
+                let name = ObjectName::cluster_scoped(node.name.clone());
+                self.nodes.insert(name, node);
+                self.zone_may_have_changed(zone.as_ref(), dirty);
+            }
+            Object::Namespace(mut namespace) => {
+                self.share_pairs(&mut namespace.labels);
+                let name = ObjectName::cluster_scoped(namespace.name.clone());
+                self.namespaces.insert(name, namespace);
+            }
+            Object::Pod(mut pod) => {
+                self.share_name(&mut pod.name);
+                self.share_pairs(&mut pod.labels);
+                if let Some(node) = &mut pod.node {
+                    self.share(node);
+                }
+                self.pods.insert(pod.name.clone(), pod);
+            }
+        }
+    }
+
+    fn apply_service(&mut self, mut service: Service, dirty: &mut Dirty) {
+        if self.services.get(&service.name) == Some(&service) {
+            return;
+        }
+        self.share_name(&mut service.name);
+        for port in &mut service.ports {
+            self.share(&mut port.name);
+        }
+        dirty.services.insert(service.name.clone());
+        self.services.insert(service.name.clone(), service);
+    }
+
+    fn apply_slice(&mut self, mut slice: EndpointSlice, dirty: &mut Dirty) {
+        if let Some(known) = self.slices.get_mut(&slice.name) {
+            // The controller may touch the annotation alone; nothing needs to be programmed then.
+            known.last_change_trigger = slice.last_change_trigger;
+            if *known == slice {
+                return;
+            }
+        }
+        self.share_slice(&mut slice);
+        let previous = (self.slices.get(&slice.name)).and_then(|known| known.service.clone());
+        if previous != slice.service {
+            self.unlink(previous.as_ref(), &slice.name, dirty);
+            if let Some(service) = &slice.service {
+                let slices = self.slices_by_service.entry(service.clone()).or_default();
+                slices.insert(slice.name.clone());
+            }
+        }
+        if let Some(service) = &slice.service {
+            dirty.services.insert(service.clone());
+            dirty.triggers.extend(slice.last_change_trigger);
+        }
+        self.slices.insert(slice.name.clone(), slice);
+    }
+
+    fn delete(&mut self, kind: Kind, name: &ObjectName, dirty: &mut Dirty) {
+        match kind {
+            Kind::Service => {
+                if self.services.remove(name).is_some() {
+                    dirty.services.insert(name.clone());
+                }
+            }
+            Kind::EndpointSlice => {
+                if let Some(slice) = self.slices.remove(name) {
+                    self.unlink(slice.service.as_ref(), name, dirty);
+                }
+            }
+            Kind::Node => {
+                let zone = self.this_zone().cloned();
+                self.nodes.remove(name);
+                self.zone_may_have_changed(zone.as_ref(), dirty);
+            }
+            Kind::Namespace => {
+                self.namespaces.remove(name);
+            }
+            Kind::Pod => {
+                self.pods.remove(name);
+            }
+        }
+    }
+
+    /// Takes a slice out of a service.
+    fn unlink(&mut self, service: Option<&ObjectName>, slice: &ObjectName, dirty: &mut Dirty) {
+        let Some(service) = service else { return };
+        if let Some(slices) = self.slices_by_service.get_mut(service) {
+            slices.remove(slice);
+            if slices.is_empty() {
+                self.slices_by_service.remove(service);
+            }
+        }
+        dirty.services.insert(service.clone());
+    }
+
+    /// This node's zone decides over zone hints, so the services that have some are to be selected anew.
+    fn zone_may_have_changed(&self, before: Option<&Arc<str>>, dirty: &mut Dirty) {
+        if self.this_zone() == before {
+            return;
+        }
+        let has_zone_hints = |slice: &EndpointSlice| {
+            let mut hints = slice.endpoints.iter().flat_map(|endpoint| &endpoint.hints);
+            hints.any(|hints| !hints.zones.is_empty())
+        };
+        let hinted = self.slices.values().filter(|slice| has_zone_hints(slice));
+        dirty
+            .services
+            .extend(hinted.filter_map(|slice| slice.service.clone()));
+    }
+
+    fn names(&self, kind: Kind) -> Vec<&ObjectName> {
+        match kind {
+            Kind::Service => self.services.keys().collect(),
+            Kind::EndpointSlice => self.slices.keys().collect(),
+            Kind::Node => self.nodes.keys().collect(),
+            Kind::Namespace => self.namespaces.keys().collect(),
+            Kind::Pod => self.pods.keys().collect(),
+        }
+    }
+}
+
+/// One allocation for what repeats.
+impl Cluster {
+    fn share(&mut self, text: &mut Arc<str>) {
+        let own = mem::take(text);
+        *text = self.strings.share(own);
+    }
+
+    fn share_name(&mut self, name: &mut ObjectName) {
+        self.share(&mut name.namespace);
+    }
+
+    fn share_pairs(&mut self, pairs: &mut [(Arc<str>, Arc<str>)]) {
+        for (key, value) in pairs {
+            self.share(key);
+            self.share(value);
+        }
+    }
+
+    fn share_slice(&mut self, slice: &mut EndpointSlice) {
+        self.share_name(&mut slice.name);
+        if let Some(service) = &mut slice.service {
+            self.share(&mut service.namespace);
+            self.share(&mut service.name);
+        }
+        for port in &mut slice.ports {
+            self.share(&mut port.name);
+        }
+        for endpoint in &mut slice.endpoints {
+            for text in [&mut endpoint.node, &mut endpoint.zone]
+                .into_iter()
+                .flatten()
+            {
+                self.share(text);
+            }
+            if let Some(hints) = &mut endpoint.hints {
+                self.share_hints(hints);
+            }
+        }
+    }
+
+    fn share_hints(&mut self, hints: &mut Arc<Hints>) {
+        *hints = self.hints.find(hints).unwrap_or_else(|| {
+            let mut own = Hints::clone(hints);
+            for text in own.nodes.iter_mut().chain(&mut own.zones) {
+                self.share(text);
+            }
+            self.hints.share(Arc::new(own))
+        });
+    }
+}
+
+/// What is known.
+impl Cluster {
     /// The name of the node whose point of view this is.
     #[must_use]
     pub fn node_name(&self) -> &str {
-        todo!()
+        &self.node_name
     }
 
     /// The node whose point of view this is, once it is known.
     #[must_use]
     pub fn this_node(&self) -> Option<&Node> {
-        todo!()
+        self.node(&self.node_name)
+    }
+
+    /// The zone of the node whose point of view this is, if it is known.
+    #[must_use]
+    pub fn this_zone(&self) -> Option<&Arc<str>> {
+        self.this_node()?.zone.as_ref()
     }
 
     /// A node by name.
     #[must_use]
     pub fn node(&self, name: &str) -> Option<&Node> {
-        todo!("{name}")
+        self.nodes.get(&ObjectName::cluster_scoped(name))
+    }
+
+    /// All nodes, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
     }
 
     /// A service by name.
     #[must_use]
     pub fn service(&self, name: &ObjectName) -> Option<&Service> {
-        todo!("{name}")
+        self.services.get(name)
     }
 
     /// All services, by name.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
-        std::iter::empty()
+        self.services.values()
     }
 
     /// The slices of a service, by name.
     pub fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
-        let _ = service;
-        std::iter::empty()
+        let names = self.slices_by_service.get(service);
+        names
+            .into_iter()
+            .flatten()
+            .filter_map(|name| self.slices.get(name))
     }
 
     /// A pod by name.
     #[must_use]
     pub fn pod(&self, name: &ObjectName) -> Option<&Pod> {
-        todo!("{name}")
+        self.pods.get(name)
     }
 
     /// All pods, by name.
     pub fn pods(&self) -> impl Iterator<Item = &Pod> {
-        std::iter::empty()
+        self.pods.values()
     }
 
     /// A namespace by name.
     #[must_use]
     pub fn namespace(&self, name: &str) -> Option<&Namespace> {
-        todo!("{name}")
+        self.namespaces.get(&ObjectName::cluster_scoped(name))
     }
 
     /// How many objects of a kind there are.
     #[must_use]
     pub fn count(&self, kind: Kind) -> usize {
-        todo!("{kind}")
+        match kind {
+            Kind::Service => self.services.len(),
+            Kind::EndpointSlice => self.slices.len(),
+            Kind::Node => self.nodes.len(),
+            Kind::Namespace => self.namespaces.len(),
+            Kind::Pod => self.pods.len(),
+        }
     }
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

@@ -69,16 +69,13 @@ fn yaml(text: &str) -> Result<Vec<(usize, Value)>, Broken> {
         let blank = document.lines().take_while(|line| is_blank(line)).count();
         let line = before + blank + 1;
         let broken = |error: serde_yaml_ng::Error| Broken {
-            line: Some(
-                error
-                    .location()
-                    .map_or(line, |location| before + location.line()),
-            ),
+            line: Some(error.location().map_or(line, |place| place.line())),
             error: format!("not YAML: {}", without_place(&error)),
         };
-        let mut value =
-            serde_yaml_ng::Value::deserialize(serde_yaml_ng::Deserializer::from_str(document))
-                .map_err(broken)?;
+        let mut value = yaml_value(document)
+            // Once more with the lines before it, so that every line in the message counts from the file's first.
+            .or_else(|_| yaml_value(&format!("{}{document}", "\n".repeat(before))))
+            .map_err(broken)?;
         value.apply_merge().map_err(broken)?;
         if value.is_null() {
             continue;
@@ -92,14 +89,18 @@ fn yaml(text: &str) -> Result<Vec<(usize, Value)>, Broken> {
     Ok(values)
 }
 
-/// The message without its " at line 3 column 5", which counts from the document and not from the file.
+fn yaml_value(document: &str) -> serde_yaml_ng::Result<serde_yaml_ng::Value> {
+    serde_yaml_ng::Value::deserialize(serde_yaml_ng::Deserializer::from_str(document))
+}
+
+/// The message without the place that is told anyway.
 fn without_place(error: &serde_yaml_ng::Error) -> String {
     let text = error.to_string();
     match error.location() {
         None => text,
         Some(place) => {
             let place = format!(" at line {} column {}", place.line(), place.column());
-            text.replace(&place, "")
+            text.replacen(&place, "", 1)
         }
     }
 }

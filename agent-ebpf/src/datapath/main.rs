@@ -1,6 +1,7 @@
 //! The `datapath` object: hook entries. What they do is in the modules, one concept each.
 #![no_std]
 #![no_main]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod maps;
 mod select;

@@ -3,6 +3,7 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::bpf_sock_addr,
+    btf_maps::SkStorage,
     helpers::generated::{bpf_set_retval, bpf_sk_storage_delete, bpf_sk_storage_get},
     programs::SockAddrContext,
 };
@@ -197,15 +198,12 @@ impl Sock {
     /// A socket that was translated once and now connects elsewhere is not translated any more.
     #[inline(always)]
     fn forget_origin(&self) {
-        if !self.storage(core::ptr::null_mut(), 0).is_null() {
-            // SAFETY: the map and the socket are valid; a value that is not there is not an error worth having.
-            unsafe {
-                bpf_sk_storage_delete(
-                    (&raw const SOCKET_ORIGINS).cast_mut().cast(),
-                    load!(self, __bindgen_anon_1.sk).cast(),
-                )
-            };
+        if self.storage(core::ptr::null_mut(), 0).is_null() {
+            return;
         }
+        let sk = load!(self, __bindgen_anon_1.sk);
+        // SAFETY: the map and the socket are valid; that the value is gone by now is no error.
+        unsafe { bpf_sk_storage_delete(ORIGINS_MAP.cast_mut().cast(), sk.cast()) };
     }
 
     #[inline(always)]
@@ -214,7 +212,7 @@ impl Sock {
         // SAFETY: the context's socket is valid for the whole program; `initial` is null or a live value.
         unsafe {
             bpf_sk_storage_get(
-                (&raw const SOCKET_ORIGINS).cast_mut().cast(),
+                ORIGINS_MAP.cast_mut().cast(),
                 sk.cast(),
                 initial.cast(),
                 flags,
@@ -223,5 +221,8 @@ impl Sock {
         .cast()
     }
 }
+
+/// The helpers take the map's own address.
+const ORIGINS_MAP: *const SkStorage<SocketOrigin> = &raw const SOCKET_ORIGINS;
 
 const BPF_SK_STORAGE_GET_F_CREATE: u64 = aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE as u64;

@@ -1,7 +1,5 @@
 //! Counting verdicts.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use weir_abi::Verdict;
 
 use crate::maps::{SERVICE_COUNTERS, VERDICTS};
@@ -32,7 +30,21 @@ pub(crate) fn count(verdict: Verdict, id: u32) {
 /// `counter` is a live, aligned map value.
 #[inline(always)]
 unsafe fn add_one(counter: *mut u64) {
-    // SAFETY: as the caller promises; all writers are atomic.
-    let counter = unsafe { AtomicU64::from_ptr(counter) };
-    counter.fetch_add(1, Ordering::Relaxed);
+    // `core` has no read-modify-write atomics for this target, as it cannot compare and exchange before BPF ISA v3.
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: as the caller promises; the instruction adds to that value and touches nothing else.
+    unsafe {
+        core::arch::asm!(
+            "lock *(u64 *)({counter} + 0) += {one}",
+            counter = in(reg) counter,
+            one = in(reg) 1_u64,
+            options(nostack),
+        );
+    }
+    // Only ever type-checked, by clippy on the host.
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: as the caller promises.
+    unsafe {
+        *counter += 1;
+    }
 }

@@ -1,0 +1,67 @@
+//! Every hook Weir uses, and why. The README's hook map is made from this table.
+
+use std::fmt::Write;
+
+/// One hook.
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    /// The hook's name: of its program's pinned link, and in `weir status`.
+    pub name: &'static str,
+    /// The program's name in the object.
+    pub program: &'static str,
+    /// Where in the kernel it sits.
+    pub place: &'static str,
+    /// What it does.
+    pub does: &'static str,
+    /// Why there and nowhere else.
+    pub reason: &'static str,
+}
+
+/// All hooks, in the order in which they are attached. What restores a name comes before what changes it, so that no
+/// application ever reads back an address that it did not ask for.
+pub const HOOKS: [Hook; 4] = [
+    Hook {
+        name: "getpeername4",
+        program: "weir_getpeername4",
+        place: "cgroup root, getpeername(2), IPv4",
+        does: "gives the service's address as the peer of a translated socket",
+        reason: "applications compare the peer with what they asked for (TLS, databases, Kerberos)",
+    },
+    Hook {
+        name: "getpeername6",
+        program: "weir_getpeername6",
+        place: "cgroup root, getpeername(2), IPv6",
+        does: "the same for IPv6 sockets, v4-mapped ones included",
+        reason: "a dual-stack application uses IPv6 sockets for IPv4 as well",
+    },
+    Hook {
+        name: "connect4",
+        program: "weir_connect4",
+        place: "cgroup root, connect(2), IPv4",
+        does: "sends TCP to a ClusterIP to a backend, or refuses it at once",
+        reason: "once per connection, before its first packet: nothing is paid per packet, no connection table is needed, and \
+                 a refusal is an errno instead of a time-out",
+    },
+    Hook {
+        name: "connect6",
+        program: "weir_connect6",
+        place: "cgroup root, connect(2), IPv6",
+        does: "the same for IPv6 sockets, v4-mapped destinations included",
+        reason: "as above",
+    },
+];
+
+/// The hook map as a Markdown table.
+#[must_use]
+pub fn markdown_table() -> String {
+    let mut table =
+        String::from("| Hook | Where | What | Why there |\n| --- | --- | --- | --- |\n");
+    for hook in HOOKS {
+        let _ = writeln!(
+            table,
+            "| `{}` | {} | {} | {} |",
+            hook.name, hook.place, hook.does, hook.reason
+        );
+    }
+    table
+}

@@ -1,0 +1,67 @@
+//! `weir cleanup`: removes everything that Weir ever pinned or attached.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use crate::bpffs::{self, Layout};
+
+/// What was removed.
+#[derive(Debug, Default, Serialize)]
+pub struct Removed {
+    /// Pinned links: their programs are detached.
+    pub links: Vec<PathBuf>,
+    /// Pinned maps.
+    pub maps: Vec<PathBuf>,
+    /// Directories and other files.
+    pub files: Vec<PathBuf>,
+}
+
+impl Removed {
+    /// Whether there was nothing to remove.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty() && self.maps.is_empty() && self.files.is_empty()
+    }
+}
+
+/// Removes what is pinned below `bpffs`, whichever version of Weir pinned it, and the socket that a dead agent left.
+///
+/// # Errors
+/// When an agent is running, or something cannot be removed. Links go first: whatever fails, no program is left without
+/// its tables.
+pub fn cleanup(bpffs: &Path, api_socket: &Path) -> Result<Removed> {
+    let layout = Layout::new(bpffs);
+    let mut removed = Removed::default();
+    if layout.root().exists() {
+        let Some(_lock) = layout.try_lock()? else {
+            bail!(
+                "an agent is running and uses {}; stop it first (kubectl -n weir-system delete daemonset weir, or end the \
+                 process)",
+                layout.root().display()
+            );
+        };
+        let paths = bpffs::remove_tree(layout.root())
+            .with_context(|| format!("cannot remove {}", layout.root().display()))?;
+        for path in paths {
+            let parent = path.parent().and_then(Path::file_name);
+            match parent.and_then(|name| name.to_str()) {
+                Some("links") => removed.links.push(path),
+                Some("maps") => removed.maps.push(path),
+                _ => removed.files.push(path),
+            }
+        }
+    }
+    match fs::remove_file(api_socket) {
+        Ok(()) => removed.files.push(api_socket.to_path_buf()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot remove {}", api_socket.display()));
+        }
+    }
+    Ok(removed)
+}

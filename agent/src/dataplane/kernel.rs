@@ -1,0 +1,194 @@
+//! The kernel's own maps.
+
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuValues};
+use weir_abi::{
+    Backend, ServiceCounters, ServiceEntry, ServiceKey, Verdict,
+    table::{BACKENDS, SERVICE_COUNTERS, SERVICES, SLOTS, VERDICTS},
+};
+use weir_core::plan::{Capacity, Op, Snapshot};
+
+use super::{Dataplane, Error, Object, mapping::Mapping};
+use crate::bpffs::Layout;
+
+/// How long to wait for readers where the kernel offers no grace period to wait for. Far more than a program can take,
+/// preemption included: the kernel itself calls a reader stalled after 21 s, and complains.
+const GRACE_FALLBACK: Duration = Duration::from_secs(25);
+
+/// The tables of this node.
+pub struct Kernel {
+    services: HashMap<MapData, ServiceKey, ServiceEntry>,
+    slots: Mapping<u32>,
+    backends: Mapping<Backend>,
+    counters: PerCpuArray<MapData, ServiceCounters>,
+    cpus: usize,
+    capacity: Capacity,
+}
+
+impl Kernel {
+    /// Opens the pinned maps, which [`Object::open`] has made.
+    ///
+    /// # Errors
+    /// When a map is missing or of another shape.
+    pub fn open(layout: &Layout) -> Result<Self> {
+        let services = Object::pinned_map(layout, SERVICES)?;
+        let slots = Object::pinned_map(layout, SLOTS)?;
+        let backends = Object::pinned_map(layout, BACKENDS)?;
+        let counters = Object::pinned_map(layout, SERVICE_COUNTERS)?;
+        let capacity = Capacity {
+            services: services.info()?.max_entries(),
+            slots: slots.info()?.max_entries(),
+            backends: backends.info()?.max_entries(),
+            ids: counters.info()?.max_entries(),
+        };
+        let mapping = |map, source| Error::Mapping { map, source };
+        Ok(Self {
+            slots: Mapping::new(slots.fd(), capacity.slots).map_err(|e| mapping(SLOTS, e))?,
+            backends: Mapping::new(backends.fd(), capacity.backends)
+                .map_err(|e| mapping(BACKENDS, e))?,
+            services: HashMap::try_from(aya::maps::Map::HashMap(services))?,
+            counters: PerCpuArray::try_from(aya::maps::Map::PerCpuArray(counters))?,
+            cpus: aya::util::nr_cpus().map_err(|(path, error)| anyhow!("{path}: {error}"))?,
+            capacity,
+        })
+    }
+
+    fn write_slots(&mut self, offset: u32, ids: &[u32]) -> Result<(), Error> {
+        for (index, id) in (offset as usize..).zip(ids) {
+            if !self.slots.write(index, *id) {
+                return Err(out_of_range(SLOTS, index));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Dataplane for Kernel {
+    fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    fn snapshot(&mut self) -> Result<Snapshot, Error> {
+        let services = self
+            .services
+            .iter()
+            .collect::<Result<Vec<_>, MapError>>()
+            .map_err(|e| map_error(SERVICES, e))?;
+        let used = services
+            .iter()
+            .map(|(_, entry)| u64::from(entry.slots_offset) + u64::from(entry.slots_count))
+            .max()
+            .unwrap_or(0);
+        let used = usize::try_from(used).unwrap_or(usize::MAX);
+        let slots = (0..used.min(self.slots.len()))
+            .filter_map(|index| self.slots.read(index))
+            .collect();
+        // Generations of free ids matter too: an id must not come back under a generation that a flow remembers.
+        let backends = (0..self.backends.len())
+            .filter_map(|index| self.backends.read(index))
+            .collect();
+        Ok(Snapshot {
+            services,
+            slots,
+            backends,
+        })
+    }
+
+    fn apply(&mut self, op: &Op) -> Result<(), Error> {
+        match op {
+            Op::WriteBackend { id, backend } => {
+                let index = *id as usize;
+                if !self.backends.write(index, *backend) {
+                    return Err(out_of_range(BACKENDS, index));
+                }
+                Ok(())
+            }
+            Op::WriteSlots { offset, ids } => self.write_slots(*offset, ids),
+            Op::ResetCounters { id } => {
+                PerCpuValues::try_from(vec![ServiceCounters::default(); self.cpus])
+                    .map_err(MapError::IoError)
+                    .and_then(|zeros| self.counters.set(*id, zeros, 0))
+                    .map_err(|e| map_error(SERVICE_COUNTERS, e))
+            }
+            Op::SetService { key, entry } => self
+                .services
+                .insert(key, entry, 0)
+                .map_err(|e| map_error(SERVICES, e)),
+            Op::RemoveService { key } => match self.services.remove(key) {
+                // Gone already is what was asked for.
+                Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
+                Err(e) => Err(map_error(SERVICES, e)),
+            },
+        }
+    }
+
+    fn grace_period(&mut self) {
+        /// `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()` (`kernel/sched/membarrier.c`), and programs at these hooks run
+        /// inside an RCU read-side section.
+        const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+        // SAFETY: takes no pointers.
+        let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+        if result != 0 {
+            // EINVAL on kernels booted with nohz_full.
+            std::thread::sleep(GRACE_FALLBACK);
+        }
+    }
+}
+
+/// The counters' own handles: read when metrics are scraped, beside whoever writes the tables.
+pub struct Counters {
+    services: PerCpuArray<MapData, ServiceCounters>,
+    verdicts: PerCpuArray<MapData, u64>,
+}
+
+impl Counters {
+    /// Opens the pinned counters.
+    ///
+    /// # Errors
+    /// When a map is missing or of another shape.
+    pub fn open(layout: &Layout) -> Result<Self> {
+        let open = |name| -> Result<_> {
+            Ok(aya::maps::Map::PerCpuArray(Object::pinned_map(
+                layout, name,
+            )?))
+        };
+        Ok(Self {
+            services: PerCpuArray::try_from(open(SERVICE_COUNTERS)?)?,
+            verdicts: PerCpuArray::try_from(open(VERDICTS)?)?,
+        })
+    }
+
+    /// The counters of the service port with that id, over all CPUs. Zero when they cannot be read.
+    #[must_use]
+    pub fn service(&self, id: u32) -> ServiceCounters {
+        let mut sum = ServiceCounters::default();
+        if let Ok(values) = self.services.get(&id, 0) {
+            for value in values.iter() {
+                sum.translated += value.translated;
+                sum.refused += value.refused;
+            }
+        }
+        sum
+    }
+
+    /// How often the verdict was given, over all CPUs. Zero when it cannot be read.
+    #[must_use]
+    pub fn verdict(&self, verdict: Verdict) -> u64 {
+        self.verdicts
+            .get(&(verdict as u32), 0)
+            .map_or(0, |values| values.iter().sum())
+    }
+}
+
+fn map_error(map: &'static str, source: MapError) -> Error {
+    Error::Map { map, source }
+}
+
+fn out_of_range(map: &'static str, index: usize) -> Error {
+    Error::OutOfRange {
+        map,
+        index: index as u64,
+    }
+}

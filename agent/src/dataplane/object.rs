@@ -1,0 +1,105 @@
+//! The `datapath` object: its maps pinned or adopted, its programs loaded.
+
+use std::{io, path::PathBuf};
+
+use anyhow::{Context, Result};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::MapData,
+    programs::{CgroupSockAddr, ProgramFd},
+};
+use aya_log::EbpfLogger;
+use tokio::io::{Interest, unix::AsyncFd};
+use weir_abi::table;
+use weir_core::plan::Capacity;
+
+use crate::bpffs::Layout;
+
+/// The compiled object, built by `build.rs` from `agent-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapath"));
+
+/// The maps that survive the agent, by name.
+pub const PINNED_MAPS: [&str; 6] = [
+    table::SERVICES,
+    table::SLOTS,
+    table::BACKENDS,
+    table::SOCKET_ORIGINS,
+    table::SERVICE_COUNTERS,
+    table::VERDICTS,
+];
+
+/// The loaded object.
+pub struct Object {
+    ebpf: Ebpf,
+}
+
+impl Object {
+    /// Opens the pinned maps, or makes and pins them with the capacities wanted. Maps that exist keep theirs.
+    ///
+    /// # Errors
+    /// When the kernel refuses a map or cannot parse the object; `weir check` says what is missing.
+    pub fn open(layout: &Layout, wanted: &Capacity) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        let paths: Vec<(&str, PathBuf)> = PINNED_MAPS
+            .iter()
+            .map(|name| (*name, layout.map(name)))
+            .collect();
+        for (name, path) in &paths {
+            loader.map_pin_path(name, path.as_path());
+        }
+        let ebpf = loader
+            .map_max_entries(table::SERVICES, wanted.services)
+            .map_max_entries(table::SLOTS, wanted.slots)
+            .map_max_entries(table::BACKENDS, wanted.backends)
+            .map_max_entries(table::SERVICE_COUNTERS, wanted.ids)
+            .load(OBJECT)
+            .context(
+                "cannot load the datapath object; `weir check` tells what this kernel lacks",
+            )?;
+        Ok(Self { ebpf })
+    }
+
+    /// A handle of its own to a pinned map.
+    ///
+    /// # Errors
+    /// When the map is not pinned (any more).
+    pub fn pinned_map(layout: &Layout, name: &str) -> Result<MapData> {
+        let path = layout.map(name);
+        MapData::from_pin(&path).with_context(|| format!("cannot open the map {}", path.display()))
+    }
+
+    /// Loads a socket hook's program into the kernel and returns its descriptor.
+    ///
+    /// # Errors
+    /// The verifier's refusal, with its log.
+    pub fn load_socket_program(&mut self, name: &str) -> Result<(&mut CgroupSockAddr, ProgramFd)> {
+        let program: &mut CgroupSockAddr = self
+            .ebpf
+            .program_mut(name)
+            .with_context(|| format!("the datapath object has no program {name}"))?
+            .try_into()?;
+        program
+            .load()
+            .with_context(|| format!("the kernel refused the program {name}"))?;
+        let fd = program.fd()?.try_clone()?;
+        Ok((program, fd))
+    }
+
+    /// Starts the task that turns the programs' log records into ours. Must run inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the log map is missing from the object.
+    pub fn spawn_log_reader(&mut self) -> Result<()> {
+        let logger = EbpfLogger::init(&mut self.ebpf).context("the datapath has no log map")?;
+        // SAFETY: the logger owns its ring buffer, whose descriptor stays the same until it is dropped.
+        let mut logger = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) }
+            .map_err(io::Error::from)?;
+        tokio::spawn(async move {
+            while let Ok(mut guard) = logger.readable_mut().await {
+                guard.get_inner_mut().flush();
+                guard.clear_ready();
+            }
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! The running agent, as its API and its metrics see it.
+
+use std::sync::Arc;
+
+use weir_abi::{ServiceCounters, Verdict};
+use weir_core::plan::ServicePort;
+
+use crate::{
+    api::{
+        self, Unavailable,
+        view::{Attachment, ServiceFilter, ServiceView, Status},
+    },
+    attach::Attached,
+    bpffs::Layout,
+    dataplane::{Counters, Kernel},
+    health::Moment,
+    metrics::{self, TableFill},
+    sync::EngineHandle,
+};
+
+/// What is known of the agent on this node.
+pub struct Node {
+    /// The node's name.
+    pub name: String,
+    /// Where its objects come from.
+    pub source: String,
+    /// What it attached.
+    pub attached: Vec<Attached>,
+    /// The sync thread.
+    pub engine: EngineHandle<Kernel>,
+    /// The kernel's counters.
+    pub counters: Arc<Counters>,
+    /// Where things are pinned.
+    pub layout: Layout,
+    /// When it started.
+    pub started: Moment,
+}
+
+impl api::Engine for Node {
+    async fn status(&self) -> Result<Status, Unavailable> {
+        let status = self.engine.ask(|engine| engine.status()).await;
+        let mut status = status.ok_or_else(ending)?;
+        status.node.clone_from(&self.name);
+        status.version = env!("CARGO_PKG_VERSION").to_owned();
+        status.uptime_seconds = self.started.instant.elapsed().as_secs();
+        status.source.clone_from(&self.source);
+        status.attachments = self.attached.iter().map(attachment).collect();
+        status.assess();
+        Ok(status)
+    }
+
+    async fn services(&self, filter: ServiceFilter) -> Result<Vec<ServiceView>, Unavailable> {
+        let counters = self.counters.clone();
+        let services = self.engine.ask(move |engine| engine.services(&filter, &counters));
+        services.await.ok_or_else(ending)
+    }
+}
+
+impl metrics::Kernel for Node {
+    fn service_counters(&self) -> Vec<(ServicePort, ServiceCounters)> {
+        let ports = self.engine.ask_blocking(|engine| engine.service_ports());
+        let counted = |(port, id)| (port, self.counters.service(id));
+        ports.into_iter().flatten().map(counted).collect()
+    }
+
+    fn verdicts(&self) -> Vec<(Verdict, u64)> {
+        let counted = Verdict::ALL.into_iter().filter(|verdict| *verdict != Verdict::Pass);
+        counted.map(|verdict| (verdict, self.counters.verdict(verdict))).collect()
+    }
+
+    fn tables(&self) -> Vec<TableFill> {
+        let tables = self.engine.ask_blocking(|engine| engine.tables());
+        tables.unwrap_or_default()
+    }
+}
+
+/// A link whose file someone removed ends with the agent; say so.
+fn attachment(attached: &Attached) -> Attachment {
+    Attachment {
+        hook: attached.hook.name.to_owned(),
+        target: attached.target.display().to_string(),
+        pinned: attached.link.exists().then(|| attached.link.display().to_string()),
+    }
+}
+
+fn ending() -> Unavailable {
+    Unavailable {
+        error: "the agent is ending".to_owned(),
+    }
+}

@@ -1,0 +1,346 @@
+//! The one owner of cluster state and kernel tables: takes changes, and moves the tables to what they ask for.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use tracing::{debug, error, info, warn};
+use weir_core::{
+    compile,
+    model::{Kind, ObjectName},
+    plan::{Op, PlanError, Programmed, Retired},
+    state::{Change, Cluster, Dirty},
+};
+
+use super::{backoff::Backoff, locality::NoLocalEndpoints, report::Report};
+use crate::{
+    dataplane::{Dataplane, Error},
+    source::{Event, Subject},
+};
+
+/// Retired slots and ids are given back after a quiet moment of this length,
+const SETTLE_WHEN_QUIET: Duration = Duration::from_millis(50);
+/// or, when there is no quiet moment, this long after they were retired.
+const SETTLE_AT_LATEST: Duration = Duration::from_millis(500);
+
+/// See the module.
+pub struct Engine<D> {
+    pub(super) cluster: Cluster,
+    pub(super) dataplane: D,
+    /// What the tables hold. `None` before the first sync and after a failed one: then they are read again.
+    pub(super) programmed: Option<Programmed>,
+    pub(super) dirty: Dirty,
+    pub(super) dirty_since: Option<Instant>,
+    no_local: NoLocalEndpoints,
+    /// What was last reported of each service that is not programmed as it should be.
+    pub(super) unfit: BTreeMap<ObjectName, String>,
+    pub(super) sources: BTreeMap<Subject, SourceState>,
+    pub(super) skipped: BTreeMap<(Subject, String), String>,
+    pub(super) last: Option<LastSync>,
+    pub(super) last_success: Option<Instant>,
+    pub(super) syncs: u64,
+    pub(super) failures: u64,
+    retired: Vec<(Vec<Op>, Retired)>,
+    retired_since: Option<Instant>,
+    last_event: Option<Instant>,
+    started: jiff::Timestamp,
+    backoff: Backoff,
+    report: Report,
+}
+
+/// How the source of one kind of object does.
+#[derive(Clone, Debug, Default)]
+pub struct SourceState {
+    /// Whether its whole list was received, once.
+    pub listed: bool,
+    /// When it last said something.
+    pub last_event: Option<Instant>,
+    /// Why it does not work at present.
+    pub error: Option<String>,
+}
+
+/// When and how the last sync went.
+#[derive(Clone, Debug)]
+pub struct LastSync {
+    /// When it ended.
+    pub at: Instant,
+    /// How long it took.
+    pub took: Duration,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
+}
+
+impl<D: Dataplane> Engine<D> {
+    /// An engine that knows nothing yet and has not looked at the tables.
+    pub fn new(node_name: &str, dataplane: D, report: Report) -> Self {
+        Self {
+            cluster: Cluster::new(node_name),
+            dataplane,
+            programmed: None,
+            dirty: Dirty::default(),
+            dirty_since: None,
+            no_local: NoLocalEndpoints::default(),
+            unfit: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            skipped: BTreeMap::new(),
+            last: None,
+            last_success: None,
+            syncs: 0,
+            failures: 0,
+            retired: Vec::new(),
+            retired_since: None,
+            last_event: None,
+            started: jiff::Timestamp::now(),
+            backoff: Backoff::default(),
+            report,
+        }
+    }
+
+    /// Takes an event into the state. The tables follow with the next [`Engine::sync`].
+    pub fn handle(&mut self, event: Event) {
+        let now = Instant::now();
+        self.last_event = Some(now);
+        self.report.event(&event);
+        match event {
+            Event::Change(change) => self.change(change),
+            Event::Listed(kind) => {
+                let source = self.source(kind.into());
+                source.last_event = Some(now);
+                source.error = None;
+                let first = !std::mem::replace(&mut source.listed, true);
+                if first && self.is_ready() {
+                    info!("every source has listed");
+                }
+            }
+            Event::Skipped { kind, name, error } => {
+                warn!(%kind, name, error, "skipped an object");
+                self.skipped.insert((kind, name), error);
+                self.report_skipped(kind);
+            }
+            Event::Restored { kind, name } => {
+                info!(%kind, name, "an object that was skipped is fine now, or gone");
+                self.skipped.remove(&(kind, name));
+                self.report_skipped(kind);
+            }
+            Event::WatchFailed { kind, error } => {
+                warn!(%kind, error, "watch failed");
+                self.source(kind).error = Some(error);
+            }
+            Event::WatchStarted { kind } => {
+                info!(%kind, "watching");
+                self.source(kind).error = None;
+            }
+        }
+    }
+
+    fn source(&mut self, kind: Subject) -> &mut SourceState {
+        self.sources.entry(kind).or_default()
+    }
+
+    fn change(&mut self, change: Change) {
+        let kind = change.kind();
+        let now = Instant::now();
+        self.source(kind.into()).last_event = Some(now);
+        let dirty = self.cluster.apply(change);
+        if !dirty.is_empty() {
+            self.dirty_since.get_or_insert(now);
+            self.report.queued(kind);
+            self.dirty.merge(dirty);
+        }
+        if kind == Kind::Node {
+            self.report.this_node(self.cluster.this_node());
+        }
+    }
+
+    fn report_skipped(&self, subject: Subject) {
+        if let Subject::Object(kind) = subject {
+            let objects = self.skipped.keys().filter(|(of, _)| *of == subject);
+            self.report.skipped_now(kind, objects.count());
+        }
+    }
+
+    /// Whether every source has listed: before that, what is missing from the state may only not have arrived.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        Kind::ALL.iter().all(|kind| self.has_listed(*kind))
+    }
+
+    /// Whether the whole list of that kind was received.
+    pub(super) fn has_listed(&self, kind: Kind) -> bool {
+        let source = self.sources.get(&kind.into());
+        source.is_some_and(|source| source.listed)
+    }
+
+    /// Whether a sync would do anything now.
+    #[must_use]
+    pub fn wants_sync(&self, now: Instant) -> bool {
+        self.is_ready()
+            && (!self.dirty.is_empty() || self.programmed.as_ref().is_none_or(Programmed::wants_plan))
+            && self.backoff.is_over(now)
+    }
+
+    /// When to look again if nothing happens: to try again what failed, or to give back what was retired.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let retry = self.backoff.until();
+        let settle = self.retired_since.map(|since| {
+            let quiet = self.last_event.unwrap_or(since) + SETTLE_WHEN_QUIET;
+            quiet.min(since + SETTLE_AT_LATEST)
+        });
+        retry.into_iter().chain(settle).min()
+    }
+
+    /// Does what is due at `now`.
+    pub fn tick(&mut self, now: Instant) {
+        if self.wants_sync(now) {
+            self.sync();
+        }
+        if self.retired_since.is_some() && self.next_deadline().is_some_and(|at| at <= now) {
+            self.settle();
+        }
+    }
+
+    /// Brings the tables to what the state asks for. A failure is reported and tried again later; until then the tables
+    /// are whole, only old.
+    pub fn sync(&mut self) {
+        let syncing = self.report.started();
+        let full = self.programmed.is_none();
+        let mut dirty = std::mem::take(&mut self.dirty);
+        let mut triggers = std::mem::take(&mut dirty.triggers);
+        let result = self.reach_desired(dirty);
+        let took = match &result {
+            Ok(done) => {
+                self.syncs += 1;
+                self.backoff.reset();
+                self.dirty_since = None;
+                self.last_success = Some(Instant::now());
+                // What changed before this agent began was not its to bring into the kernel in time.
+                triggers.retain(|trigger| *trigger > self.started);
+                let took = self.report.done(&syncing, full, self.no_local.counts(), &triggers);
+                if full {
+                    info!(
+                        services = done.services,
+                        operations = done.operations,
+                        ?took,
+                        "kernel tables are in sync"
+                    );
+                } else {
+                    debug!(
+                        services = done.services,
+                        operations = done.operations,
+                        ?took,
+                        "synced"
+                    );
+                }
+                took
+            }
+            Err(failure) => {
+                self.failures += 1;
+                self.programmed = None;
+                self.dirty.triggers.extend(triggers);
+                let wait = self.backoff.fail(Instant::now());
+                error!(%failure, retry_in = ?wait, "cannot write the kernel tables; they stay as they were");
+                self.report.failed(&syncing, full)
+            }
+        };
+        self.last = Some(LastSync {
+            at: Instant::now(),
+            took,
+            error: result.err().map(|failure| failure.to_string()),
+        });
+    }
+
+    fn reach_desired(&mut self, dirty: Dirty) -> Result<Done, Error> {
+        let full = self.programmed.is_none();
+        let mut programmed = match self.programmed.take() {
+            Some(programmed) => programmed,
+            None => self.adopt()?,
+        };
+        let names: BTreeSet<ObjectName> = if full {
+            self.no_local = NoLocalEndpoints::default();
+            self.cluster.services().map(|s| s.name.clone()).collect()
+        } else {
+            dirty.services
+        };
+        let (cluster, no_local) = (&self.cluster, &mut self.no_local);
+        let mut plans = vec![programmed.plan(names.iter().map(|name| {
+            let desired = compile::service(cluster, name);
+            no_local.note(&desired);
+            desired
+        }))];
+        if full {
+            plans.push(programmed.plan_leftovers());
+        }
+        let mut operations = 0;
+        for plan in plans {
+            for op in &plan.ops {
+                self.dataplane.apply(op)?;
+            }
+            if !plan.ops.is_empty() {
+                operations += plan.ops.len();
+                self.retired.push((plan.after_grace, plan.retired));
+                self.retired_since.get_or_insert_with(Instant::now);
+            }
+        }
+        self.report_unfit(&programmed);
+        self.programmed = Some(programmed);
+        Ok(Done {
+            services: names.len(),
+            operations,
+        })
+    }
+
+    /// Reads the tables back. What was retired and not given back yet is simply found to be unused.
+    fn adopt(&mut self) -> Result<Programmed, Error> {
+        self.retired.clear();
+        self.retired_since = None;
+        self.dataplane.grace_period();
+        let snapshot = self.dataplane.snapshot()?;
+        Ok(Programmed::adopt(self.dataplane.capacity(), snapshot))
+    }
+
+    /// Says what is not programmed as it should be, once for each thing there is to say.
+    fn report_unfit(&mut self, programmed: &Programmed) {
+        let unfit: BTreeMap<ObjectName, String> = programmed
+            .errors()
+            .map(|failure| {
+                let (PlanError::Full { service, .. } | PlanError::Conflict { service, .. }) = failure;
+                (service.clone(), failure.to_string())
+            })
+            .collect();
+        for (service, text) in &unfit {
+            if self.unfit.get(service) != Some(text) {
+                warn!(%service, error = text, "a service is not programmed as it should be");
+            }
+        }
+        self.unfit = unfit;
+    }
+
+    /// Waits for one grace period and gives everything back that was retired before it.
+    fn settle(&mut self) {
+        self.retired_since = None;
+        let retired = std::mem::take(&mut self.retired);
+        self.dataplane.grace_period();
+        for (ops, retired) in retired {
+            for op in &ops {
+                if let Err(failure) = self.dataplane.apply(op) {
+                    // Read the tables again with the next sync: that finds whatever is unused.
+                    error!(%failure, "cannot retire backends");
+                    self.programmed = None;
+                    self.retired.clear();
+                    self.backoff.fail(Instant::now());
+                    return;
+                }
+            }
+            if let Some(programmed) = &mut self.programmed {
+                programmed.release(retired);
+            }
+        }
+    }
+}
+
+struct Done {
+    services: usize,
+    operations: usize,
+}

@@ -1,31 +1,30 @@
 //! Building worlds, changing them, and taking them down.
 
+mod handles;
 mod numbers;
+mod plan;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::net::netdevice::name_to_index;
-use rustix::net::{AddressFamily, SocketType, socket};
-
+use self::handles::PodParts;
+pub use self::handles::{Client, Node, Pod};
 use self::numbers::{HostNumbers, Identifiers};
-use crate::address;
-use crate::cgroup::{self, CgroupDriver, Qos};
+use self::plan::{PodPlan, check};
+use crate::cgroup::{self, CgroupDriver};
 use crate::error::{Doing, Error, Result};
 use crate::ip;
 use crate::mounts::{cgroup2, mount_bpffs};
 use crate::name::WorldName;
 use crate::netns::NetNs;
 use crate::peer::PeerCommand;
-use crate::place::Place;
-use crate::spawn::{Process, spawn};
+use crate::spawn::spawn;
 use crate::spec::{PodSpec, WorldBuilder};
-use crate::sweep::{self, bpffs_of};
-use crate::wiring::{self, EVERYWHERE, FORWARDING, INTERFACE, Wiring};
+use crate::sweep::{destroy, leftovers, sweep};
+use crate::wiring::{self, EVERYWHERE, FORWARDING, Wiring};
 
 /// Nodes, pods and clients on one machine. Dropping it ends its processes and removes it.
 #[derive(Debug)]
@@ -48,190 +47,8 @@ struct Pods {
     veths: u32,
 }
 
-/// A node. As a [`Place`] it is its host side: its own network namespace and `system.slice/host`.
-#[derive(Clone, Debug)]
-pub struct Node(Arc<NodeParts>);
-
-#[derive(Debug)]
-struct NodeParts {
-    number: u8,
-    host: Place,
-    cgroup_root: PathBuf,
-    run_directory: PathBuf,
-}
-
-/// A pod. As a [`Place`] it is its container: the pod's network namespace and the container's cgroup.
-#[derive(Clone, Debug)]
-pub struct Pod(Arc<PodParts>);
-
-#[derive(Debug)]
-struct PodParts {
-    container: Place,
-    namespace: String,
-    uid: String,
-    qos: Qos,
-    node: Node,
-    cgroup: PathBuf,
-    container_id: String,
-    host_number: u8,
-    host_veth: String,
-    host_ifindex: u32,
-    pause: Mutex<Option<Process>>,
-}
-
-/// A machine outside of the cluster, on the network that joins the nodes.
-#[derive(Clone, Debug)]
-pub struct Client(Arc<Place>);
-
-impl Deref for Node {
-    type Target = Place;
-    fn deref(&self) -> &Place {
-        &self.0.host
-    }
-}
-
-impl Deref for Pod {
-    type Target = Place;
-    fn deref(&self) -> &Place {
-        &self.0.container
-    }
-}
-
-impl Deref for Client {
-    type Target = Place;
-    fn deref(&self) -> &Place {
-        &self.0
-    }
-}
-
-impl Node {
-    /// The cgroup that stands for the root of this node's hierarchy: what `--cgroup-root` is told.
-    #[must_use]
-    pub fn cgroup_root(&self) -> &Path {
-        &self.0.cgroup_root
-    }
-
-    /// This node's own BPF file system: what `--bpffs` is told. What is pinned there goes away with the world.
-    #[must_use]
-    pub fn bpffs(&self) -> PathBuf {
-        bpffs_of(&self.0.run_directory)
-    }
-
-    /// A directory of this node's own, for sockets and files. It goes away with the world.
-    #[must_use]
-    pub fn run_directory(&self) -> &Path {
-        &self.0.run_directory
-    }
-
-    /// Prefixes of this node's pods, IPv4 first.
-    #[must_use]
-    pub fn pod_ranges(&self) -> [String; 2] {
-        address::pod_ranges(self.0.number)
-    }
-
-    /// Name of the interface to the other nodes and the clients.
-    #[must_use]
-    pub fn uplink(&self) -> &'static str {
-        INTERFACE
-    }
-
-    /// Index of an interface in this node's network namespace.
-    ///
-    /// # Errors
-    /// There is none of this name.
-    pub fn ifindex(&self, interface: &str) -> Result<u32> {
-        Ok(ifindexes(self.netns(), &[interface])?[0])
-    }
-}
-
-impl Pod {
-    /// Its Kubernetes namespace.
-    #[must_use]
-    pub fn namespace(&self) -> &str {
-        &self.0.namespace
-    }
-
-    /// Its UID, in the form of an API object's `metadata.uid`.
-    #[must_use]
-    pub fn uid(&self) -> &str {
-        &self.0.uid
-    }
-
-    /// Its quality of service class.
-    #[must_use]
-    pub fn qos(&self) -> Qos {
-        self.0.qos
-    }
-
-    /// The node it is on.
-    #[must_use]
-    pub fn node(&self) -> &Node {
-        &self.0.node
-    }
-
-    /// The cgroup of the whole pod, above those of its sandbox and its container.
-    #[must_use]
-    pub fn pod_cgroup(&self) -> &Path {
-        &self.0.cgroup
-    }
-
-    /// Id of its container: 64 hexadecimal digits.
-    #[must_use]
-    pub fn container_id(&self) -> &str {
-        &self.0.container_id
-    }
-
-    /// Host part of its addresses, for [`PodSpec::host`] of a pod that reuses them.
-    #[must_use]
-    pub fn host_number(&self) -> u8 {
-        self.0.host_number
-    }
-
-    /// Name of the host side of its veth, in its node's network namespace.
-    #[must_use]
-    pub fn host_veth(&self) -> &str {
-        &self.0.host_veth
-    }
-
-    /// Interface index of the host side of its veth.
-    #[must_use]
-    pub fn host_ifindex(&self) -> u32 {
-        self.0.host_ifindex
-    }
-
-    /// Kills every process of the pod, its pause process too, and leaves the rest as it is.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn kill_processes(&self) -> Result<()> {
-        cgroup::kill(&self.0.cgroup)?;
-        // Waits for the pause process, so that no zombie stays.
-        lock(&self.0.pause).take();
-        Ok(())
-    }
-
-    /// Deletes the veth and the name of the network namespace at once, under the feet of what runs in the pod, as a
-    /// container runtime does that loses patience.
-    ///
-    /// # Errors
-    /// It is gone already.
-    pub fn delete_netns(&self) -> Result<()> {
-        let deleted = self.node().ip(&[&format!("link del {}", self.host_veth())]);
-        self.netns().forget();
-        deleted
-    }
-
-    fn remove(&self) -> Result<()> {
-        self.kill_processes()?;
-        if self.netns().path().exists() {
-            self.delete_netns()?;
-        }
-        cgroup::remove(&self.0.cgroup)
-    }
-}
-
 impl World {
-    /// A world of one node, to which the builder adds. `peer` is the program that [`Place::peer`] starts.
+    /// A world of one node, to which the builder adds. `peer` is the program that [`crate::Place::peer`] starts.
     #[must_use]
     pub fn builder(peer: PeerCommand) -> WorldBuilder {
         WorldBuilder::new(peer)
@@ -239,7 +56,7 @@ impl World {
 
     pub(crate) fn build(spec: WorldBuilder) -> Result<Self> {
         check(&spec)?;
-        sweep::sweep()?;
+        sweep()?;
         let name = WorldName::fresh();
         let cgroup = cgroup2()?.join(name.to_string());
         // From here on, an early return drops the world and with it whatever has been built.
@@ -376,7 +193,7 @@ impl World {
     /// # Errors
     /// The system's.
     pub fn leftovers(&self) -> Result<Vec<PathBuf>> {
-        sweep::leftovers(&self.name)
+        leftovers(&self.name)
     }
 
     fn count(&self) -> u8 {
@@ -385,39 +202,6 @@ impl World {
             .map(|node| node.0.number)
             .max()
             .unwrap_or(0)
-    }
-
-    fn netns(&self, place: &str) -> NetNs {
-        NetNs::named(format!("{}-{place}", self.name))
-    }
-
-    fn plan_node(&self, number: u8, cgroup: &Path) -> Node {
-        let name = format!("node{number}");
-        let cgroup_root = cgroup.join(&name);
-        Node(Arc::new(NodeParts {
-            number,
-            run_directory: Path::new(sweep::RUN)
-                .join(self.name.to_string())
-                .join(&name),
-            host: Place {
-                netns: self.netns(&name),
-                cgroup: cgroup_root.join("system.slice/host"),
-                addresses: address::node(number),
-                peer: self.peer.clone(),
-                name,
-            },
-            cgroup_root,
-        }))
-    }
-
-    fn plan_client(&self, number: u8, name: &str, cgroup: &Path) -> Client {
-        Client(Arc::new(Place {
-            name: name.to_owned(),
-            netns: self.netns(&format!("client-{name}")),
-            cgroup: cgroup.join("clients").join(name),
-            addresses: address::client(number),
-            peer: self.peer.clone(),
-        }))
     }
 
     /// Makes the nodes and clients and joins them.
@@ -458,65 +242,6 @@ impl World {
         Ok(())
     }
 
-    fn plan_pods(&self, pods: &mut Pods, specs: Vec<PodSpec>) -> Result<Vec<PodPlan>> {
-        // Explicit addresses first, so that none of the free ones is given away that a later pod asks for.
-        let mut taken = pods.hosts.clone();
-        let mut names = std::collections::BTreeSet::new();
-        for spec in &specs {
-            check_name(&spec.name)?;
-            if pods.by_name.contains_key(&spec.name) || !names.insert(spec.name.clone()) {
-                return Err(Error::Refused(format!(
-                    "there are two pods named {:?}",
-                    spec.name
-                )));
-            }
-            if let Some(host) = spec.host {
-                taken[self.index_of(&spec.node)?].take(host)?;
-            }
-        }
-        let mut plans = Vec::with_capacity(specs.len());
-        for spec in specs {
-            let node = self.index_of(&spec.node)?;
-            let host = match spec.host {
-                Some(host) => host,
-                None => taken[node].take_any()?,
-            };
-            pods.veths += 1;
-            let node = self.nodes[node].clone();
-            let uid = spec.uid.unwrap_or_else(|| pods.identifiers.uid());
-            let container_id = pods.identifiers.container();
-            let root = node.cgroup_root();
-            plans.push(PodPlan {
-                container: Place {
-                    netns: self.netns(&format!("pod-{}", spec.name)),
-                    cgroup: root.join(self.driver.container(spec.qos, &uid, &container_id)),
-                    addresses: address::pod(node.0.number, host),
-                    peer: self.peer.clone(),
-                    name: spec.name,
-                },
-                cgroup: root.join(self.driver.pod(spec.qos, &uid)),
-                sandbox: spec.pause.then(|| {
-                    let sandbox = pods.identifiers.container();
-                    root.join(self.driver.container(spec.qos, &uid, &sandbox))
-                }),
-                namespace: spec.namespace,
-                qos: spec.qos,
-                uid,
-                container_id,
-                host_number: host,
-                host_veth: format!("veth{}", pods.veths),
-                node,
-            });
-        }
-        pods.hosts = taken;
-        Ok(plans)
-    }
-
-    fn index_of(&self, node: &str) -> Result<usize> {
-        let found = self.nodes.iter().position(|other| other.name() == node);
-        found.ok_or_else(|| unknown("node", node))
-    }
-
     /// Makes the pod's side of what its node has already.
     fn realise(&self, plan: PodPlan) -> Result<Pod> {
         ip::sysctls(&plan.container.netns, EVERYWHERE)?;
@@ -554,57 +279,9 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if let Err(error) = sweep::destroy(&self.name) {
+        if let Err(error) = destroy(&self.name) {
             eprintln!("{} is not removed whole: {error}", self.name);
         }
-    }
-}
-
-struct PodPlan {
-    container: Place,
-    namespace: String,
-    uid: String,
-    qos: Qos,
-    node: Node,
-    cgroup: PathBuf,
-    sandbox: Option<PathBuf>,
-    container_id: String,
-    host_number: u8,
-    host_veth: String,
-}
-
-fn check(spec: &WorldBuilder) -> Result<()> {
-    let most = address::MOST_NODES;
-    if spec.nodes == 0 || spec.nodes > most || spec.clients.len() > most.into() {
-        return Err(Error::Refused(format!(
-            "a world has 1 to {most} nodes and at most {most} external clients"
-        )));
-    }
-    for (index, client) in spec.clients.iter().enumerate() {
-        check_name(client)?;
-        if spec.clients[..index].contains(client) {
-            return Err(Error::Refused(format!(
-                "there are two external clients named {client:?}"
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Names become names of files and namespaces.
-fn check_name(name: &str) -> Result<()> {
-    let fits = !name.is_empty()
-        && name.len() <= 128
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
-        && !name.starts_with('.');
-    if fits {
-        Ok(())
-    } else {
-        Err(Error::Refused(format!(
-            "{name:?} is no name: letters, digits, dashes and dots are"
-        )))
     }
 }
 
@@ -613,19 +290,6 @@ fn add_namespaces<'a>(namespaces: impl Iterator<Item = &'a NetNs>) -> Result<()>
         .map(|netns| format!("netns add {}", netns.name()))
         .collect();
     ip::batch(None, &lines)
-}
-
-fn ifindexes(netns: &NetNs, names: &[&str]) -> Result<Vec<u32>> {
-    netns.run(|| {
-        let any = socket(AddressFamily::INET, SocketType::DGRAM, None)
-            .doing(|| "open a socket".to_owned())?;
-        names
-            .iter()
-            .map(|name| {
-                name_to_index(&any, name).doing(|| format!("find {name} in {}", netns.name()))
-            })
-            .collect()
-    })?
 }
 
 fn unknown(kind: &'static str, name: &str) -> Error {

@@ -12,7 +12,7 @@ use super::bench_server::{BULK, CONNECT, ECHO, REQUESTS};
 use super::errno;
 use super::histogram::Histogram;
 use super::job::{Job, Stop, lock};
-use super::protocol::{BenchKind, BenchReport, BenchSpec};
+use super::measure::{BenchKind, BenchReport, BenchSpec};
 
 /// How long an answer may take before it counts as a failure.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
 
-use super::protocol::{Exchange, Step, Transport};
+use super::exchange::{Exchange, Step, Transport};
 
 /// A socket of either transport.
 pub(super) enum Socket {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::connect::{Socket, open};
-use super::protocol::{Exchange, Failure, Outcome, Step, Transport};
+use super::exchange::{Exchange, Failure, Outcome, Step, Transport};
 use super::{echo, errno};
 
 /// An open socket, and who answered last.

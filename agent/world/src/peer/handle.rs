@@ -1,75 +1,27 @@
 //! The owner's side of a worker.
 
-use std::ffi::OsString;
 use std::io;
-use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
-use std::process::{self, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
+use super::exchange::{Exchange, Outcome};
 use super::io::Lines;
 use super::job::lock;
-use super::protocol::{
-    BenchReport, BenchSpec, Command, Exchange, Hello, JobSpec, LoadReport, LoadSpec,
-    LongLivedReport, LongLivedSpec, Outcome, Request, Response, ServerCounts, ServerKind, VERSION,
-};
+use super::measure::{BenchReport, BenchSpec};
+use super::protocol::{Command, Hello, JobSpec, Request, Response, ServerKind, VERSION};
+use super::remote::{Conversation, Job, Server};
+use super::traffic::{LoadReport, LoadSpec, LongLivedReport, LongLivedSpec};
 use crate::address::Addresses;
 use crate::error::{Error, Result};
 use crate::place::Place;
 use crate::spawn::Process;
 
 /// How long a worker may take for what needs no network.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The program that a world starts as its peers: one that calls [`super::main`].
-#[derive(Clone, Debug)]
-pub struct PeerCommand {
-    program: PathBuf,
-    arguments: Vec<OsString>,
-}
-
-impl PeerCommand {
-    /// This program, without arguments.
-    #[must_use]
-    pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self {
-            program: program.into(),
-            arguments: Vec::new(),
-        }
-    }
-
-    /// One more argument.
-    #[must_use]
-    pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
-        self.arguments.push(argument.into());
-        self
-    }
-
-    /// The running program itself, with this subcommand.
-    ///
-    /// # Errors
-    /// Its own path cannot be read.
-    pub fn current_exe(subcommand: impl Into<OsString>) -> Result<Self> {
-        // Survives that the program's file is replaced while it runs.
-        let program = PathBuf::from(format!("/proc/{}/exe", process::id()));
-        std::fs::metadata(&program).map_err(|source| Error::Io {
-            doing: "find the running program".to_owned(),
-            source,
-        })?;
-        Ok(Self::new(program).arg(subcommand))
-    }
-
-    pub(crate) fn command(&self) -> process::Command {
-        let mut command = process::Command::new(&self.program);
-        command.args(&self.arguments);
-        command
-    }
-}
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A worker process in a pod, on a node or in an external client.
 ///
@@ -220,11 +172,7 @@ impl Peer {
         let patience = PATIENCE + 3 * exchange.timeout;
         let timeout = exchange.timeout;
         let (id, outcome): (Option<u64>, Outcome) = self.call(Command::Open(exchange), patience)?;
-        let conversation = id.map(|id| Conversation {
-            peer: self.clone(),
-            id,
-            timeout,
-        });
+        let conversation = id.map(|id| Conversation::new(self.clone(), id, timeout));
         Ok((conversation, outcome))
     }
 
@@ -257,13 +205,7 @@ impl Peer {
 
     fn start_job<R>(&self, spec: JobSpec, duration: Duration, last: Duration) -> Result<Job<R>> {
         let id = self.call(Command::Start(spec), PATIENCE)?;
-        Ok(Job {
-            peer: self.clone(),
-            id,
-            last,
-            ends: Instant::now() + duration,
-            report: PhantomData,
-        })
+        Ok(Job::new(self.clone(), id, duration, last))
     }
 
     fn serve_both(
@@ -294,14 +236,15 @@ impl Peer {
             name: name.to_owned(),
         };
         let (id, at) = self.call(serve, PATIENCE)?;
-        Ok(Server {
-            peer: self.clone(),
-            id,
-            at,
-        })
+        Ok(Server::new(self.clone(), id, at))
     }
 
-    fn call<T: DeserializeOwned>(&self, command: Command, patience: Duration) -> Result<T> {
+    /// Has the worker do something and waits for the answer.
+    pub(super) fn call<T: DeserializeOwned>(
+        &self,
+        command: Command,
+        patience: Duration,
+    ) -> Result<T> {
         let failed = |message: String| Error::Peer {
             place: self.0.place.clone(),
             message,
@@ -330,138 +273,5 @@ impl Peer {
             }
         };
         serde_json::from_value(value).map_err(|error| failed(error.to_string()))
-    }
-}
-
-/// A server of a peer. It goes on when the handle is dropped.
-#[derive(Clone, Debug)]
-pub struct Server {
-    peer: Peer,
-    id: u64,
-    at: SocketAddr,
-}
-
-impl Server {
-    /// Where it listens.
-    #[must_use]
-    pub fn at(&self) -> SocketAddr {
-        self.at
-    }
-
-    /// What it has done so far.
-    ///
-    /// # Errors
-    /// The worker has ended, or the server was stopped.
-    pub fn counts(&self) -> Result<ServerCounts> {
-        let server = self.id;
-        self.peer.call(Command::ServerCounts { server }, PATIENCE)
-    }
-
-    /// Stops it: its port is free, its connections are closed.
-    ///
-    /// # Errors
-    /// The worker has ended, or the server was stopped before.
-    pub fn stop(&self) -> Result<()> {
-        self.stop_with(false)
-    }
-
-    /// Stops it listening, but goes on with the connections it has, as a pod that terminates does.
-    ///
-    /// # Errors
-    /// The worker has ended, or the server was stopped before.
-    pub fn drain(&self) -> Result<()> {
-        self.stop_with(true)
-    }
-
-    fn stop_with(&self, keep_connections: bool) -> Result<()> {
-        let stop = Command::StopServer {
-            server: self.id,
-            keep_connections,
-        };
-        self.peer.call(stop, PATIENCE)
-    }
-}
-
-/// An open socket of a peer, for requests one by one. Dropping it closes the socket.
-#[derive(Debug)]
-pub struct Conversation {
-    peer: Peer,
-    id: u64,
-    timeout: Duration,
-}
-
-impl Conversation {
-    /// Makes a request and waits for its answer, for as long as the exchange that opened it said.
-    ///
-    /// # Errors
-    /// The worker has ended. A failed request is an outcome.
-    pub fn ask(&self, payload: &str) -> Result<Outcome> {
-        let ask = Command::Ask {
-            conversation: self.id,
-            payload: payload.to_owned(),
-            timeout: self.timeout,
-        };
-        self.peer.call(ask, PATIENCE + 3 * self.timeout)
-    }
-}
-
-impl Drop for Conversation {
-    fn drop(&mut self) {
-        let conversation = self.id;
-        // With the worker gone the socket is closed as well.
-        let _: Result<()> = self.peer.call(Command::Close { conversation }, PATIENCE);
-    }
-}
-
-/// Work in the background of a peer. It goes on when the handle is dropped, until its time is over.
-#[derive(Debug)]
-pub struct Job<R> {
-    peer: Peer,
-    id: u64,
-    /// How long the last operation may go on after the end.
-    last: Duration,
-    ends: Instant,
-    report: PhantomData<fn() -> R>,
-}
-
-impl<R: DeserializeOwned> Job<R> {
-    /// What it has done so far. A measurement reports only at its end.
-    ///
-    /// # Errors
-    /// The worker has ended.
-    pub fn report(&self) -> Result<R> {
-        self.ask(false).map(|(_, report)| report)
-    }
-
-    /// Ends it now; its last report.
-    ///
-    /// # Errors
-    /// The worker has ended.
-    pub fn stop(&self) -> Result<R> {
-        self.ask(true).map(|(_, report)| report)
-    }
-
-    /// Waits until its time is over or all is done; its last report.
-    ///
-    /// # Errors
-    /// The worker has ended.
-    pub fn wait(&self) -> Result<R> {
-        // Asking seldom leaves the CPU to what is measured.
-        const SELDOM: Duration = Duration::from_millis(100);
-        const OFTEN: Duration = Duration::from_millis(5);
-        loop {
-            let (done, report) = self.ask(false)?;
-            if done {
-                return Ok(report);
-            }
-            let left = self.ends.saturating_duration_since(Instant::now());
-            thread::sleep(left.clamp(OFTEN, SELDOM));
-        }
-    }
-
-    fn ask(&self, stop: bool) -> Result<(bool, R)> {
-        let job = self.id;
-        let patience = PATIENCE + self.last;
-        self.peer.call(Command::Report { job, stop }, patience)
     }
 }

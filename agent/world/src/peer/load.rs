@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::conversation::exchange;
+use super::exchange::Outcome;
 use super::histogram::Histogram;
 use super::job::{Job, Stop, lock};
-use super::protocol::{LoadReport, LoadSpec, Outcome};
+use super::traffic::{LoadReport, LoadSpec};
 
 struct Load {
     spec: LoadSpec,

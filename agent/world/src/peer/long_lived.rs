@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::conversation::Conversation;
+use super::exchange::{Failure, Outcome, Transport};
 use super::job::{Job, Stop, lock};
-use super::protocol::{Break, Failure, LongLivedReport, LongLivedSpec, Outcome, Transport};
+use super::traffic::{Break, LongLivedReport, LongLivedSpec};
 
 struct LongLived {
     spec: LongLivedSpec,

@@ -16,8 +16,9 @@ use serde_json::Value;
 use super::bench::{self, cpu_time};
 use super::conversation::{Conversation, exchange};
 use super::echo::{self, Shared, TcpEcho};
+use super::exchange::Outcome;
 use super::job::Job;
-use super::protocol::{Command, Hello, JobSpec, Outcome, Request, Response, ServerKind, VERSION};
+use super::protocol::{Command, Hello, JobSpec, Request, Response, ServerKind, VERSION};
 use super::{bench_server, load, long_lived};
 
 /// The whole program of a peer: serves the commands of its owner until its input ends.

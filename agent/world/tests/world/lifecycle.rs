@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use weir_world::{PodSpec, Result, Wiring, leftovers, sweep};
 
@@ -79,22 +79,35 @@ fn a_world_that_cannot_be_built_leaves_nothing() -> Result<()> {
     Ok(())
 }
 
+/// A process that is killed with its handle.
+struct Owner(Child);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // Killing fails only if it has ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_killed_owners_world_is_swept_by_the_next() -> Result<()> {
-    let mut owner = Command::new(std::env::current_exe().expect("this test's own program"))
-        .args([
-            "--exact",
-            "lifecycle::owner_to_be_killed",
-            "--ignored",
-            "--nocapture",
-        ])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it starts again");
-    let output = BufReader::new(owner.stdout.take().expect("a pipe"));
+    let mut owner = Owner(
+        Command::new(std::env::current_exe().expect("this test's own program"))
+            .args([
+                "--exact",
+                "lifecycle::owner_to_be_killed",
+                "--ignored",
+                "--nocapture",
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts again"),
+    );
+    let output = BufReader::new(owner.0.stdout.take().expect("a pipe"));
     let said = output
         .lines()
-        .map_while(|line| line.ok())
+        .map_while(Result::ok)
         .find_map(|line| line.split_once("OWNED ").map(|(_, said)| said.to_owned()))
         .expect("the owner says what it owns");
     let (world_name, peer) = said.split_once(' ').expect("a name and a pid");
@@ -105,8 +118,7 @@ fn a_killed_owners_world_is_swept_by_the_next() -> Result<()> {
         assert!(path.exists(), "{path:?}");
     }
 
-    owner.kill().expect("it runs");
-    owner.wait().expect("it ends");
+    drop(owner);
     let next = small().build()?;
     for path in [&netns, &cgroup, &run] {
         assert!(!path.exists(), "{path:?}");

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use weir_world::peer::Exchange;
+use weir_world::peer::{Exchange, Server};
 use weir_world::{Place, PodSpec, Result, Wiring, World};
 
 use crate::world;
@@ -42,7 +42,7 @@ fn reaches(from: &Place, to: &Place, seen_as: [IpAddr; 2]) -> Result<()> {
             assert_eq!(seen, Some(seen_as), "{case}");
         }
     }
-    servers.iter().try_for_each(|server| server.stop())
+    servers.iter().try_for_each(Server::stop)
 }
 
 fn everybody_reaches_everybody(wiring: Wiring) -> Result<()> {
@@ -92,7 +92,7 @@ fn clients_know_no_pods() -> Result<()> {
 }
 
 #[test]
-fn an_address_that_nobody_has_is_refused_at_once() -> Result<()> {
+fn an_address_that_nobody_has_is_refused() -> Result<()> {
     for wiring in [Wiring::Routed, Wiring::Bridged] {
         let world = two_nodes(wiring)?;
         let client = world.pod("a")?.peer()?;

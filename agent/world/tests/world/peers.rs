@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use weir_world::peer::{BenchKind, BenchSpec, Exchange, LoadSpec, LongLivedSpec, Step, Transport};
-use weir_world::{Error, Peer, PeerCommand, Place, PodSpec, Result, World};
+use weir_world::peer::{BenchKind, BenchSpec, Exchange, LoadSpec, LongLivedSpec, Server, Step};
+use weir_world::{Error, Peer, PeerCommand, Place, Result, World};
 
-use crate::{small, world};
+use crate::small;
 
 const PORT: u16 = 8080;
 const LONG: Duration = Duration::from_secs(30);
@@ -141,7 +141,7 @@ fn a_load_counts_by_server_and_by_error() -> Result<()> {
         assert!(report.p50 > Duration::ZERO);
     }
 
-    servers.iter().try_for_each(|server| server.stop())?;
+    servers.iter().try_for_each(Server::stop)?;
     let load = client.load(LoadSpec::new(Exchange::tcp(to), LONG).workers(2).count(10))?;
     let report = load.wait()?;
     assert_eq!((report.ok, report.failed["ECONNREFUSED"]), (0, 10));
@@ -208,7 +208,7 @@ fn a_udp_socket_goes_on_after_a_break() -> Result<()> {
     while job.report()?.requests < 4 {
         std::thread::sleep(Duration::from_millis(2));
     }
-    servers.iter().try_for_each(|server| server.stop())?;
+    servers.iter().try_for_each(Server::stop)?;
     while job.report()?.breaks.is_empty() {
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -261,7 +261,7 @@ fn measurements_count_what_they_do() -> Result<()> {
         std::thread::sleep(Duration::from_millis(2));
     }
     assert!(server.cpu_time()? > Duration::ZERO);
-    servers.iter().try_for_each(|server| server.stop())
+    servers.iter().try_for_each(Server::stop)
 }
 
 #[test]
@@ -278,22 +278,16 @@ fn a_program_that_is_no_peer_is_named() -> Result<()> {
 }
 
 #[test]
-fn udp_by_hand_follows_the_server() -> Result<()> {
-    let world = world()
-        .pod(PodSpec::new("client"))
-        .pod(PodSpec::new("server"))
-        .build()?;
+fn a_conversation_over_udp_keeps_its_socket() -> Result<()> {
+    let world = small().build()?;
     let (client, server, to) = pair(&world)?;
     let first = server.echo(PORT)?;
-    let exchange = Exchange {
-        transport: Transport::Udp,
-        ..Exchange::udp(to).timeout(Duration::from_millis(200))
-    };
+    let exchange = Exchange::udp(to).timeout(Duration::from_millis(200));
     let (conversation, _) = client.open(exchange)?;
     let conversation = conversation.expect("UDP opens always");
     let before = conversation.ask("one")?;
     assert_eq!(before.answered_by.as_deref(), Some("server"));
-    first.iter().try_for_each(|server| server.stop())?;
+    first.iter().try_for_each(Server::stop)?;
     let silent = conversation.ask("two")?;
     assert_eq!(
         (silent.errno(), silent.answered_by.as_deref()),

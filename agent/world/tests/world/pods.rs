@@ -1,7 +1,9 @@
 //! Pods that come and go.
 
 use std::thread;
+use std::time::Duration;
 
+use weir_world::peer::Exchange;
 use weir_world::{PodSpec, Result, Wiring};
 
 use crate::{small, world};
@@ -28,7 +30,8 @@ fn an_address_is_reused_by_the_next_pod() -> Result<()> {
             serving.connect((address.v4, PORT)).is_err(),
             "its processes live on"
         );
-        assert!(client.connect((address.v4, PORT))?.errno().is_some());
+        let soon = Exchange::tcp((address.v4, PORT)).timeout(Duration::from_millis(100));
+        assert!(!client.exchange(soon)?.ok());
 
         let second = world.add_pod(PodSpec::new("other").host(first.host_number()))?;
         assert_eq!(second.addresses(), address);

@@ -8,7 +8,13 @@ use aya_build::{Package, Toolchain};
 #[path = "../xtask/src/toolchain.rs"]
 mod toolchain;
 
-fn main() -> anyhow::Result<()> {
+fn main() {
+    if let Err(error) = build() {
+        println!("cargo::error={error:#}");
+    }
+}
+
+fn build() -> anyhow::Result<()> {
     for path in [
         "build.rs",
         "../xtask/src/toolchain.rs",
@@ -49,5 +55,5 @@ fn main() -> anyhow::Result<()> {
         ..Package::default()
     };
     aya_build::build_ebpf([package], Toolchain::Custom(&compiler.name))
-        .context("building the eBPF objects failed; if the compiler or bpf-linker is at fault, run `cargo xtask setup`")
+        .context("building the eBPF objects failed")
 }

@@ -15,7 +15,8 @@ use serde_json::Value;
 
 /// The repository.
 pub(crate) fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own)
 }
 
 /// Does one step of a verb: says that it begins, and how long it took.
@@ -110,6 +111,8 @@ pub(crate) struct Executable {
     pub(crate) package: String,
     /// Name of the target: of the library, binary or test file.
     pub(crate) target: String,
+    /// Kind of the target: `lib`, `bin` or `test`.
+    pub(crate) kind: String,
     /// Whether it is the target's test harness rather than the target itself.
     pub(crate) is_test: bool,
 }
@@ -150,6 +153,7 @@ fn executable(message: &Value) -> Option<Executable> {
         package_dir: manifest.parent()?.to_owned(),
         package: package.to_owned(),
         target: message["target"]["name"].as_str()?.to_owned(),
+        kind: message["target"]["kind"][0].as_str()?.to_owned(),
         is_test: message["profile"]["test"].as_bool()?,
     })
 }

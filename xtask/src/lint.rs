@@ -29,19 +29,43 @@ const BORDERS: [(&str, &[&str]); 4] = [
     ("weir", &["weir-tests", "xtask"]),
 ];
 
-/// Sets up and checks. The first failure ends it.
+type Check = fn() -> anyhow::Result<()>;
+
+/// Sets up and makes every check.
+///
+/// # Errors
+/// When a check fails; the others are made all the same.
 pub(crate) fn lint() -> anyhow::Result<()> {
     setup::ensure(Purpose::Lint, Report::WhenMissing)?;
-    step("rustfmt", || run(&mut cargo(["fmt", "--all", "--check"])))?;
-    if in_path("gofmt").is_some() {
-        step("gofmt", gofmt)?;
+    let checks: [(&str, Check); 5] = [
+        ("rustfmt", rustfmt),
+        ("gofmt", gofmt),
+        ("dependencies run one way", borders),
+        ("clippy of the kernel side", clippy_kernel),
+        ("clippy of user space", clippy_user),
+    ];
+    let mut failed = Vec::new();
+    for (name, check) in checks {
+        if let Err(error) = step(name, check) {
+            eprintln!("{error:#}");
+            failed.push(name);
+        }
     }
-    step("dependencies run one way", borders)?;
-    step("clippy of the kernel side", clippy_kernel)?;
-    step("clippy of user space", clippy_user)
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn rustfmt() -> anyhow::Result<()> {
+    run(&mut cargo(["fmt", "--all", "--check"])).context("run `cargo fmt --all`")
 }
 
 fn gofmt() -> anyhow::Result<()> {
+    if in_path("gofmt").is_none() {
+        eprintln!("skipped: there is no Go here");
+        return Ok(());
+    }
     let differing = output(&mut command("gofmt", ["-l", "tests/control-plane"]))?;
     if !differing.is_empty() {
         bail!("run `gofmt -w` on:\n{differing}");

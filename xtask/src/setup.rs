@@ -247,7 +247,10 @@ fn install(plan: Plan, root: bool) -> anyhow::Result<()> {
     if !plan.packages.is_empty() && with_apt {
         let wait = ["-o", "DPkg::Lock::Timeout=300"];
         commands.push(command("apt-get", ["update"].iter().chain(&wait)));
-        let mut install = command("apt-get", ["install", "--yes", "--no-install-recommends"]);
+        let mut install = command(
+            "apt-get",
+            ["install", "--quiet", "--yes", "--no-install-recommends"],
+        );
         install
             .args(wait)
             .args(&plan.packages)

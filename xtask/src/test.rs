@@ -86,7 +86,9 @@ fn jobs(executables: Vec<Executable>, filters: &[String]) -> Vec<Job> {
     tests
         .into_iter()
         .map(|built| {
-            let name = format!("{}::{}", built.package, built.target);
+            // A package's library and binary may have one name.
+            let kind = if built.kind == "bin" { "::bin" } else { "" };
+            let name = format!("{}{kind}::{}", built.package, built.target);
             let mut job = Job::new(&name, built.path.into_os_string());
             job.command
                 .current_dir(&built.package_dir)
@@ -101,26 +103,24 @@ fn jobs(executables: Vec<Executable>, filters: &[String]) -> Vec<Job> {
 
 /// A job for the examples in the documentation, if there are any: rustdoc compiles and runs them.
 fn doc_tests(filters: &[String]) -> anyhow::Result<Option<Job>> {
-    let libraries = [
-        ("weir", "agent/src"),
-        ("weir-core", "agent/core/src"),
-        ("weir-world", "agent/world/src"),
-        ("weir-abi", "agent-ebpf/abi/src"),
-        ("weir-tests", "tests/src"),
-    ];
-    let mut command = cargo(["test", "--doc", "--no-fail-fast"]);
-    let mut any = false;
-    for (package, sources) in libraries {
+    for sources in [
+        "agent/src",
+        "agent/core/src",
+        "agent/world/src",
+        "agent-ebpf/abi/src",
+        "tests/src",
+    ] {
         if has_examples(&root().join(sources))? {
-            command.args(["--package", package]);
-            any = true;
+            // Of all packages, as everything else was built: of some, they would be built with other features.
+            let mut command = cargo(["test", "--quiet", "--doc", "--no-fail-fast", "--"]);
+            command.args(filters);
+            return Ok(Some(Job {
+                name: "documentation".into(),
+                command,
+            }));
         }
     }
-    command.arg("--").args(filters);
-    Ok(any.then(|| Job {
-        name: "documentation".into(),
-        command,
-    }))
+    Ok(None)
 }
 
 fn has_examples(sources: &Path) -> anyhow::Result<bool> {

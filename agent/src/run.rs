@@ -15,7 +15,7 @@ use weir_core::plan::Capacity;
 use crate::{
     api,
     attach::{self, CgroupRoot},
-    bpffs::Layout,
+    bpffs::{self, Layout},
     cli::run::Options,
     dataplane::{Counters, Kernel, Object},
     health::{self, Moment},
@@ -51,7 +51,9 @@ pub async fn run(options: Options) -> Result<()> {
     let attached = attach::attach_socket_hooks(&mut object, &layout, &root)?;
 
     let report = Report::default();
-    let engine = Engine::new(&node_name, kernel, report.clone());
+    let mut engine = Engine::new(&node_name, kernel, report.clone());
+    let leftovers = layout.clone();
+    engine.after_first_sync(move || remove_other_versions(&leftovers));
     let (events, received) = mpsc::channel(source::EVENTS);
     let (handle, thread) = sync::spawn(engine, received)?;
     let source = open_source(&options, &node_name).await?;
@@ -103,6 +105,25 @@ pub async fn run(options: Options) -> Result<()> {
     // The source's end has ended the events, and with them the thread, once it has applied what it has.
     let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     Ok(())
+}
+
+/// Detaches and removes what a Weir with other table layouts left: its programs have worked until now.
+fn remove_other_versions(layout: &Layout) {
+    let others = layout.other_versions().unwrap_or_default();
+    for directory in others {
+        match bpffs::remove_tree(&directory) {
+            Ok(removed) => info!(
+                directory = %directory.display(),
+                removed = removed.len(),
+                "removed what another version of Weir left"
+            ),
+            Err(error) => warn!(
+                directory = %directory.display(),
+                %error,
+                "cannot remove what another version of Weir left; `weir cleanup` removes everything"
+            ),
+        }
+    }
 }
 
 fn default_capacity() -> Capacity {

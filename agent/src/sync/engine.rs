@@ -47,11 +47,12 @@ pub struct Engine<D> {
     started: jiff::Timestamp,
     backoff: Backoff,
     report: Report,
+    after_first_sync: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// How the source of one kind of object does.
 #[derive(Clone, Debug, Default)]
-pub struct SourceState {
+pub(super) struct SourceState {
     /// Whether its whole list was received, once.
     pub listed: bool,
     /// When it last said something.
@@ -94,7 +95,13 @@ impl<D: Dataplane> Engine<D> {
             started: jiff::Timestamp::now(),
             backoff: Backoff::default(),
             report,
+            after_first_sync: None,
         }
+    }
+
+    /// Does `work` once the tables hold what every source says: only then is it known what an earlier agent left over.
+    pub fn after_first_sync(&mut self, work: impl FnOnce() + Send + 'static) {
+        self.after_first_sync = Some(Box::new(work));
     }
 
     /// Takes an event into the state. The tables follow with the next [`Engine::sync`].
@@ -215,6 +222,9 @@ impl<D: Dataplane> Engine<D> {
                 self.backoff.reset();
                 self.dirty_since = None;
                 self.last_success = Some(Instant::now());
+                if let Some(work) = self.after_first_sync.take() {
+                    work();
+                }
                 // What changed before this agent began was not its to bring into the kernel in time.
                 triggers.retain(|trigger| *trigger > self.started);
                 let took = self.report.done(&syncing, full, self.no_local.counts(), &triggers);

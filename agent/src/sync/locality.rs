@@ -8,11 +8,11 @@ use weir_core::{compile::DesiredService, model::ObjectName};
 /// How many services there are of that kind, by the policy that drops their traffic here
 /// (`kubeproxy_sync_proxy_rules_no_local_endpoints_total`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NoLocalCounts {
+pub(super) struct NoLocalCounts {
     /// `internalTrafficPolicy: Local`.
-    pub internal: usize,
+    pub(super) internal: usize,
     /// `externalTrafficPolicy: Local`.
-    pub external: usize,
+    pub(super) external: usize,
 }
 
 /// Kept up to date service by service, so that counting costs nothing that grows with the cluster.

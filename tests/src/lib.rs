@@ -1,0 +1,5 @@
+//! What the tests share: agents in worlds, manifests, the real control plane.
+
+pub mod agent;
+pub mod control_plane;
+pub mod manifests;

@@ -143,7 +143,10 @@ mod tests {
             for list in &mut lists {
                 let len = size();
                 let offset = allocator.take(len).unwrap_or_else(|| {
-                    panic!("round {round}: no {len} in a row among {}", allocator.available())
+                    panic!(
+                        "round {round}: no {len} in a row among {}",
+                        allocator.available()
+                    )
                 });
                 allocator.give_back(list.0, list.1);
                 *list = (offset, len);

@@ -1,10 +1,29 @@
-//! The way from the programmed tables to the desired ones.
+//! The way from the programmed tables to the desired ones: make before break.
+//!
+//! Whoever applies a plan applies [`Plan::ops`] in order; waits until every program that may still be reading what
+//! they replaced has ended (a grace period); applies [`Plan::after_grace`]; and gives [`Plan::retired`] back with
+//! [`Programmed::release`]. It may stop anywhere: after every single operation each frontend leads to the whole of its
+//! old list or to the whole of its new one. Who has stopped, or has failed to apply an operation, reads the tables
+//! back, waits for a grace period, adopts what was read ([`Programmed::adopt`]) and plans every service again.
+//!
+//! - New backends are written before slots refer to them, slots before an entry refers to them, and each entry is
+//!   replaced in one atomic update. Slots that an entry refers to are never written.
+//! - What nothing refers to any more is reused only after the grace period.
+//! - Frontends are removed last, so that one that passes from one service to another never misses.
 
+mod adopt;
+mod alloc;
+mod backends;
 mod programmed;
+mod service;
+mod tables;
 
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use thiserror::Error;
+use weir_abi::service::{proto, scope};
 use weir_abi::{Backend, ServiceEntry, ServiceKey};
 
 use crate::model::ObjectName;
@@ -74,7 +93,22 @@ pub enum Op {
 /// What a plan no longer needs, to be given back with [`Programmed::release`].
 #[derive(Debug, Default)]
 #[must_use = "what is not released is lost to the tables until the next adoption"]
-pub struct Retired {}
+pub struct Retired {
+    /// Which [`Programmed`] it is from: indices mean nothing to another.
+    instance: u64,
+    /// Slots: (offset, count).
+    ranges: Vec<(u32, u32)>,
+    /// Backend ids.
+    backends: Vec<u32>,
+    /// Service port ids.
+    ids: Vec<u32>,
+}
+
+impl Retired {
+    fn is_empty(&self) -> bool {
+        self.ranges.is_empty() && self.backends.is_empty() && self.ids.is_empty()
+    }
+}
 
 /// Operations to apply, in order.
 #[derive(Debug, Default)]
@@ -85,23 +119,41 @@ pub struct Plan {
     pub after_grace: Vec<Op>,
     /// To release once `after_grace` is applied.
     pub retired: Retired,
-    /// What could not be planned.
+    /// What is still not as it should be of the services that this plan has dealt with, by service.
     pub errors: Vec<PlanError>,
 }
 
-/// Why (a part of) a service is not programmed as it should be.
+impl Plan {
+    /// Whether there is nothing to apply.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty() && self.after_grace.is_empty() && self.retired.is_empty()
+    }
+}
+
+/// Why a service, or part of it, is not programmed as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PlanError {
-    /// A table has no room; the service stays as it was.
-    #[error("service {service} does not fit into {table}")]
+    /// A table has no room. The service stays whole as it was, and is planned again when something has become free.
+    #[error(
+        "service {service} does not fit: it needs {needed} more entries in {table}, where {free} are free; it stays as it was until there is room"
+    )]
     Full {
         /// The service.
         service: ObjectName,
         /// The table's name, of [`weir_abi::table`].
         table: &'static str,
+        /// How many more entries it needs; slots have to be in one row.
+        needed: u32,
+        /// How many entries the table has left.
+        free: u32,
     },
-    /// Another service has the same frontend.
-    #[error("service {service} claims a frontend of {owner}")]
+    /// Another service has had the same frontend for longer. This one gets it when the other lets it go; its other
+    /// frontends are programmed.
+    #[error(
+        "service {service} does not get {}, which service {owner} has; give one of them another address or port",
+        FrontendName(key)
+    )]
     Conflict {
         /// The service that does not get it.
         service: ObjectName,
@@ -110,6 +162,36 @@ pub enum PlanError {
         /// The service that has it.
         owner: ObjectName,
     },
+}
+
+impl PlanError {
+    /// The service that is not as it should be.
+    #[must_use]
+    pub fn service(&self) -> &ObjectName {
+        match self {
+            Self::Full { service, .. } | Self::Conflict { service, .. } => service,
+        }
+    }
+}
+
+/// A frontend as people write it: `10.96.0.1:80/TCP`.
+struct FrontendName<'a>(&'a ServiceKey);
+
+impl fmt::Display for FrontendName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = self.0;
+        let address = SocketAddr::new(IpAddr::from(key.addr), u16::from_be(key.port_be));
+        let from_outside = match key.scope {
+            scope::EXTERNAL => " from outside",
+            _ => "",
+        };
+        match key.proto {
+            proto::TCP => write!(f, "{address}/TCP{from_outside}"),
+            proto::UDP => write!(f, "{address}/UDP{from_outside}"),
+            proto::SCTP => write!(f, "{address}/SCTP{from_outside}"),
+            other => write!(f, "{address}/{other}{from_outside}"),
+        }
+    }
 }
 
 /// Identifies a port of a service, for counters.
@@ -122,3 +204,6 @@ pub struct ServicePort {
     /// One of [`weir_abi::service::proto`].
     pub proto: u8,
 }
+
+#[cfg(test)]
+mod tests;

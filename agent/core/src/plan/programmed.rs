@@ -1,11 +1,16 @@
 //! What the kernel's tables hold, as far as this agent knows.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use weir_abi::{ServiceEntry, ServiceKey};
 
+use super::tables::{Claim, Draft, Tables, is_address_only};
 use super::{Capacity, Plan, PlanError, Retired, ServicePort, Snapshot};
 use crate::compile::DesiredService;
+use crate::model::ObjectName;
 
-/// How many entries of each table are in use.
+/// How many entries of each table are in use, or not yet free for use again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableCounts {
     /// `SERVICES`.
@@ -19,68 +24,227 @@ pub struct TableCounts {
 }
 
 /// What the kernel's tables hold.
+///
+/// Every plan moves it forward as though each of the plan's operations succeeded. Whoever fails to apply one must
+/// adopt anew from a fresh snapshot.
 #[derive(Debug)]
-pub struct Programmed {}
+pub struct Programmed {
+    pub(super) capacity: Capacity,
+    pub(super) tables: Tables,
+    /// The ids of each planned service's ports.
+    pub(super) services: HashMap<ObjectName, Vec<u32>>,
+    /// The services that are not as they should be.
+    pub(super) blocked: BTreeMap<ObjectName, Blocked>,
+    /// Who waits for a frontend that another service has.
+    pub(super) waiting: HashMap<ServiceKey, BTreeSet<ObjectName>>,
+    /// Whether leftovers were removed: from then on, what is claimed by nobody is wanted by nobody.
+    pub(super) settled: bool,
+    /// Whether something has become free since the services that did not fit were last tried.
+    freed: bool,
+    /// Sets apart what is retired by different values of this type.
+    instance: u64,
+}
+
+/// A service that is not as it should be.
+#[derive(Debug)]
+pub(super) struct Blocked {
+    /// How it should be.
+    pub(super) desired: DesiredService,
+    /// Why it does not fit, if that is why.
+    pub(super) full: Option<PlanError>,
+    /// The frontends that others have.
+    pub(super) conflicts: Vec<PlanError>,
+}
 
 impl Programmed {
     /// Empty tables.
     #[must_use]
     pub fn new(capacity: Capacity) -> Self {
-        todo!("{capacity:?}")
+        Self::adopt(capacity, Snapshot::default())
     }
 
-    /// Tables that an earlier agent, or this one, has left.
+    /// Tables that an earlier agent, or this one, has left, in whatever state. What makes no sense in them is replaced
+    /// or removed like any other leftover.
     #[must_use]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a snapshot is large and of no use afterwards"
+    )]
     pub fn adopt(capacity: Capacity, snapshot: Snapshot) -> Self {
-        todo!("{capacity:?} {snapshot:?}")
+        static INSTANCES: AtomicU64 = AtomicU64::new(1);
+        Self {
+            capacity,
+            tables: Tables::adopt(capacity, &snapshot),
+            services: HashMap::new(),
+            blocked: BTreeMap::new(),
+            waiting: HashMap::new(),
+            settled: false,
+            freed: false,
+            instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
+        }
     }
 
-    /// Plans the way to the desired state of the given services; all others stay as they are.
+    /// Plans the way to the desired state of the given services, and of those that had to wait for what is free now.
+    /// All others stay as they are.
     pub fn plan(&mut self, desired: impl Iterator<Item = DesiredService>) -> Plan {
-        todo!("{:?}", desired.count())
+        let mut draft = Draft::default();
+        let mut tried = BTreeSet::new();
+        for desired in desired {
+            self.plan_one(desired, &mut tried, &mut draft);
+        }
+
+        let mut again = BTreeSet::new();
+        if std::mem::take(&mut self.freed) {
+            let full = self
+                .blocked
+                .iter()
+                .filter(|(_, blocked)| blocked.full.is_some());
+            again.extend(full.map(|(name, _)| name.clone()));
+        }
+        let mut seen = 0;
+        loop {
+            for key in &draft.orphans[seen..] {
+                again.extend(self.waiting.get(key).into_iter().flatten().cloned());
+            }
+            seen = draft.orphans.len();
+            let Some(name) = again.pop_first() else { break };
+            if let Some(desired) = self
+                .blocked
+                .get(&name)
+                .map(|blocked| blocked.desired.clone())
+            {
+                self.plan_one(desired, &mut tried, &mut draft);
+            }
+        }
+
+        for key in std::mem::take(&mut draft.orphans) {
+            if self.claim(&key) == Some(Claim::Orphaned) {
+                self.tables.remove(key, &mut draft);
+                self.freed = true;
+            }
+        }
+        let mut plan = self.finish(draft);
+        let still_blocked = tried.iter().filter_map(|name| self.blocked.get(name));
+        plan.errors = still_blocked.flat_map(Blocked::errors).cloned().collect();
+        plan
     }
 
-    /// Once every service was planned: removes the frontends that none of them claimed.
+    fn plan_one(
+        &mut self,
+        desired: DesiredService,
+        tried: &mut BTreeSet<ObjectName>,
+        draft: &mut Draft,
+    ) {
+        let name = desired.name.clone();
+        self.plan_service(desired, draft);
+        if self.blocked.contains_key(&name) {
+            tried.insert(name);
+        }
+    }
+
+    /// Once every service was planned: removes the frontends that none of them claimed, and backends that nothing
+    /// refers to. A service that does not fit keeps the frontends that it had.
     pub fn plan_leftovers(&mut self) -> Plan {
-        todo!()
+        let mut draft = Draft::default();
+        let full = self
+            .blocked
+            .values()
+            .filter(|blocked| blocked.full.is_some());
+        let kept: HashSet<ServiceKey> = full.flat_map(|blocked| blocked.desired.keys()).collect();
+        let entries = self.tables.entries.iter();
+        let mut leftovers: Vec<ServiceKey> = entries
+            .filter(|(key, record)| record.claim == Claim::Adopted && !kept.contains(key))
+            .map(|(key, _)| *key)
+            .collect();
+        leftovers.sort_unstable();
+        for key in leftovers {
+            self.tables.remove(key, &mut draft);
+        }
+        let addresses = self
+            .tables
+            .entries
+            .keys()
+            .filter(|key| is_address_only(key));
+        let addresses: BTreeSet<_> = addresses.map(|key| (key.addr, key.scope)).collect();
+        draft.bare.extend(addresses);
+        draft.idle.extend(self.tables.backends.idle());
+        self.settled = true;
+        self.freed = true;
+        self.finish(draft)
     }
 
-    /// Gives back what a plan retired, once its `after_grace` was applied.
+    fn finish(&mut self, mut draft: Draft) -> Plan {
+        self.tables.remove_bare_addresses(&mut draft);
+        self.tables.retire_idle(&mut draft);
+        draft.plan.retired.instance = self.instance;
+        draft.plan
+    }
+
+    /// Gives back what a plan retired, once its `after_grace` was applied. What another value of this type has retired
+    /// is ignored: adoption has found out by itself what is free.
     pub fn release(&mut self, retired: Retired) {
-        todo!("{retired:?}")
+        if retired.instance != self.instance || retired.is_empty() {
+            return;
+        }
+        for (offset, len) in retired.ranges {
+            self.tables.free_slots.give_back(offset, len);
+        }
+        for id in retired.backends {
+            self.tables.backends.give_back(id);
+        }
+        for id in retired.ids {
+            self.tables.free_ids.give_back(id, 1);
+        }
+        self.freed = true;
     }
 
-    /// Whether something that did not fit may fit now: plan again, if only with nothing.
+    /// Whether a service that did not fit may fit now: plan again, if only with no service at all.
     #[must_use]
     pub fn wants_plan(&self) -> bool {
-        todo!()
+        self.freed && self.blocked.values().any(|blocked| blocked.full.is_some())
     }
 
     /// What is not programmed as it should be, by service.
     pub fn errors(&self) -> impl Iterator<Item = &PlanError> {
-        std::iter::empty()
+        self.blocked.values().flat_map(Blocked::errors)
     }
 
     /// The tables' capacity.
     #[must_use]
     pub fn capacity(&self) -> Capacity {
-        todo!()
+        self.capacity
     }
 
     /// How much of it is in use.
     #[must_use]
     pub fn counts(&self) -> TableCounts {
-        todo!()
+        let Capacity { slots, ids, .. } = self.capacity;
+        TableCounts {
+            services: u32::try_from(self.tables.entries.len()).unwrap_or(u32::MAX),
+            slots: slots - self.tables.free_slots.available(),
+            backends: self.tables.backends.used(),
+            ids: ids.saturating_sub(1) - self.tables.free_ids.available(),
+        }
     }
 
-    /// The service ports and their ids.
+    /// The service ports and their ids, by id.
     pub fn service_ports(&self) -> impl Iterator<Item = (&ServicePort, u32)> {
-        std::iter::empty()
+        self.tables.ports.iter().map(|(&id, port)| (&port.port, id))
     }
 
-    /// The entry of a frontend.
+    /// The entry of a frontend or address.
     #[must_use]
     pub fn entry(&self, key: &ServiceKey) -> Option<&ServiceEntry> {
-        todo!("{key:?}")
+        self.tables.entries.get(key).map(|record| &record.entry)
+    }
+
+    pub(super) fn claim(&self, key: &ServiceKey) -> Option<Claim> {
+        self.tables.entries.get(key).map(|record| record.claim)
+    }
+}
+
+impl Blocked {
+    fn errors(&self) -> impl Iterator<Item = &PlanError> {
+        self.full.iter().chain(&self.conflicts)
     }
 }

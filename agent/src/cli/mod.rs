@@ -35,6 +35,7 @@ pub enum Command {
     #[command(after_help = status::AFTER_HELP)]
     Status(status::Options),
     /// Show the services this node balances, their endpoints and their connections
+    #[command(after_help = services::AFTER_HELP)]
     Services(services::Options),
     /// Detach and remove everything Weir ever left on this node; the agent must be stopped
     Cleanup(cleanup::Options),

@@ -14,6 +14,11 @@ use crate::api::{
     view::{FrontendView, PortView, ServiceFilter, ServiceView},
 };
 
+pub(super) const AFTER_HELP: &str = "\
+ENDPOINTS are those a frontend sends to now. SENT and REFUSED count the connections of a port, over all
+its frontends, since it was first programmed. VERDICT is what becomes of a connection: `translate`, or
+why not. Exit status: 0, 1 no agent answers or no such service, 2 wrong usage.";
+
 /// Which services, and how to show them.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
@@ -86,15 +91,23 @@ fn list(services: &[ServiceView]) -> String {
     ]);
     for service in services {
         for port in &service.ports {
-            for frontend in &port.frontends {
+            for (number, frontend) in port.frontends.iter().enumerate() {
+                // Counted by port: repeated on every line they would seem to be each frontend's own.
+                let counted = |n: u64| {
+                    if number == 0 {
+                        n.to_string()
+                    } else {
+                        String::new()
+                    }
+                };
                 table.row([
                     service.namespace.clone(),
                     service.name.clone(),
                     service.kind.clone(),
                     shown(frontend, port),
                     frontend.endpoints.to_string(),
-                    port.connections.translated.to_string(),
-                    port.connections.refused.to_string(),
+                    counted(port.connections.translated),
+                    counted(port.connections.refused),
                     frontend.verdict.clone(),
                 ]);
             }
@@ -248,7 +261,7 @@ mod tests {
 NAMESPACE  NAME        TYPE       FRONTEND                ENDPOINTS  SENT  REFUSED  VERDICT
 default    kubernetes  ClusterIP  10.96.0.1:443/TCP               1  1204        0  translate
 shop       cart        ClusterIP  10.96.7.7:80/TCP                0     0       31  no_endpoints
-shop       cart        ClusterIP  [fd00:10:96::7]:80/TCP          0     0       31  no_endpoints
+shop       cart        ClusterIP  [fd00:10:96::7]:80/TCP          0     -        -  no_endpoints
 "
         );
         assert!(text.lines().all(|line| line.len() <= 100));

@@ -250,7 +250,7 @@ fn says(status: &Status) -> String {
     if status.message.is_empty() {
         String::new()
     } else {
-        format!(" (it says: {})", status.message)
+        format!(" (the API server says: {})", status.message)
     }
 }
 

@@ -135,7 +135,7 @@ impl Follower {
                 None => failure::stalled::<K>(server, LIST_SILENCE),
             };
             let recovery = self.failed(&failure).await?;
-            let hopeless = self.pace.attempts().is_multiple_of(RECONNECT_AFTER);
+            let hopeless = self.pace.failures().is_multiple_of(RECONNECT_AFTER);
             if recovery != Recovery::Resume || hopeless {
                 return Ok(());
             }

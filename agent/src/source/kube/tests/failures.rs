@@ -194,3 +194,19 @@ fn waits_grow_to_their_limit_and_heed_what_the_server_asks() {
         Duration::from_secs(30)
     );
 }
+
+#[test]
+fn after_a_long_outage_an_expired_watch_is_listed_again_at_once() {
+    let refused = std::io::ErrorKind::ConnectionRefused;
+    let outage = explain::<Pod>(SERVER, &io(refused));
+    let mut pace = Pace::default();
+    for _ in 0..20 {
+        pace.after(&outage);
+    }
+    for (code, reason) in [(410, "Expired"), (403, "Forbidden"), (500, "InternalError")] {
+        let failure = explain::<Pod>(SERVER, &api(code, reason, ""));
+        let wait = pace.after(&failure);
+        assert!(wait <= Duration::from_millis(200), "{code}: {wait:?}");
+    }
+    assert_eq!(pace.failures(), 23);
+}

@@ -15,7 +15,7 @@ use crate::{
     dataplane::{Counters, Kernel},
     health::Moment,
     metrics::{self, TableFill},
-    sync::EngineHandle,
+    sync::{Engine, EngineHandle},
 };
 
 /// What is known of the agent on this node.
@@ -38,7 +38,7 @@ pub struct Node {
 
 impl api::Engine for Node {
     async fn status(&self) -> Result<Status, Unavailable> {
-        let status = self.engine.ask(|engine| engine.status()).await;
+        let status = self.engine.ask(Engine::status).await;
         let mut status = status.ok_or_else(ending)?;
         status.node.clone_from(&self.name);
         status.version = env!("CARGO_PKG_VERSION").to_owned();
@@ -58,7 +58,7 @@ impl api::Engine for Node {
 
 impl metrics::Kernel for Node {
     fn service_counters(&self) -> Vec<(ServicePort, ServiceCounters)> {
-        let ports = self.engine.ask_blocking(|engine| engine.service_ports());
+        let ports = self.engine.ask_blocking(Engine::service_ports);
         let counted = |(port, id)| (port, self.counters.service(id));
         ports.into_iter().flatten().map(counted).collect()
     }
@@ -69,7 +69,7 @@ impl metrics::Kernel for Node {
     }
 
     fn tables(&self) -> Vec<TableFill> {
-        let tables = self.engine.ask_blocking(|engine| engine.tables());
+        let tables = self.engine.ask_blocking(Engine::tables);
         tables.unwrap_or_default()
     }
 }

@@ -44,6 +44,7 @@ pub struct Engine<D> {
     retired: Vec<(Vec<Op>, Retired)>,
     retired_since: Option<Instant>,
     last_event: Option<Instant>,
+    node_was_there: bool,
     started: jiff::Timestamp,
     backoff: Backoff,
     report: Report,
@@ -92,6 +93,7 @@ impl<D: Dataplane> Engine<D> {
             retired: Vec::new(),
             retired_since: None,
             last_event: None,
+            node_was_there: false,
             started: jiff::Timestamp::now(),
             backoff: Backoff::default(),
             report,
@@ -156,7 +158,9 @@ impl<D: Dataplane> Engine<D> {
             self.dirty.merge(dirty);
         }
         if kind == Kind::Node {
-            self.report.this_node(self.cluster.this_node());
+            let node = self.cluster.this_node();
+            self.report.this_node(node, self.node_was_there);
+            self.node_was_there |= node.is_some();
         }
     }
 

@@ -84,9 +84,13 @@ impl Report {
         self.metrics.sync_failed(syncing, full)
     }
 
-    /// A node that is being removed, or is not there at all, must not be sent new traffic.
-    pub(super) fn this_node(&self, node: Option<&Node>) {
-        let eligible = node.is_some_and(|node| !node.deleting && !node.to_be_deleted);
+    /// A node that is being removed, or is gone, must not be sent new traffic. One that never was there (manifests need
+    /// not have it) is as good as any.
+    pub(super) fn this_node(&self, node: Option<&Node>, was_there: bool) {
+        let eligible = match node {
+            Some(node) => !node.deleting && !node.to_be_deleted,
+            None => !was_there,
+        };
         self.health.node_eligible(eligible);
     }
 }

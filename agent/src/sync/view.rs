@@ -14,7 +14,7 @@ use weir_abi::{
 use weir_core::{
     compile::{self, BackendAddr, DesiredPort},
     model::{Endpoint, Kind, Service},
-    plan::ServicePort,
+    plan::{Programmed, ServicePort},
 };
 
 use super::Engine;
@@ -101,7 +101,7 @@ impl<D: Dataplane> Engine<D> {
     /// The programmed service ports and their ids.
     #[must_use]
     pub fn service_ports(&self) -> Vec<(ServicePort, u32)> {
-        let ports = self.programmed.iter().flat_map(|p| p.service_ports());
+        let ports = self.programmed.iter().flat_map(Programmed::service_ports);
         ports.map(|(port, id)| (port.clone(), id)).collect()
     }
 

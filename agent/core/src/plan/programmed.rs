@@ -150,12 +150,13 @@ impl Programmed {
             .blocked
             .values()
             .filter(|blocked| blocked.full.is_some());
-        let kept: HashSet<ServiceKey> = full.flat_map(|blocked| blocked.desired.keys()).collect();
-        let entries = self.tables.entries.iter();
-        let mut leftovers: Vec<ServiceKey> = entries
-            .filter(|(key, record)| record.claim == Claim::Adopted && !kept.contains(key))
-            .map(|(key, _)| *key)
-            .collect();
+        let wanted: HashSet<ServiceKey> = full.flat_map(|blocked| blocked.desired.keys()).collect();
+        // Nonsense is not worth sparing: it may be what takes the room.
+        let spared = |key: &ServiceKey| wanted.contains(key) && self.tables.is_sound(key);
+        let adopted = (self.tables.entries.iter())
+            .filter(|(_, record)| record.claim == Claim::Adopted)
+            .map(|(key, _)| *key);
+        let mut leftovers: Vec<ServiceKey> = adopted.filter(|key| !spared(key)).collect();
         leftovers.sort_unstable();
         for key in leftovers {
             self.tables.remove(key, &mut draft);

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use weir_abi::{ServiceEntry, ServiceKey, Verdict, table};
 
 use super::programmed::{Blocked, Programmed};
-use super::tables::{Claim, Draft, Port, Range};
+use super::tables::{Claim, Draft, Port, Range, is_address_only};
 use super::{Op, PlanError, ServicePort};
 use crate::compile::{BackendAddr, DesiredPort, DesiredService, Frontend};
 use crate::model::ObjectName;
@@ -159,13 +159,13 @@ impl Programmed {
     ) -> Option<PlanError> {
         let service = &desired.name;
         let owner = match self.claim(key) {
-            _ if taken.contains(key) => service,
+            _ if taken.contains(key) || is_address_only(key) => service,
             None | Some(Claim::Adopted | Claim::Orphaned) => return None,
-            Some(Claim::Address) => service,
             Some(Claim::Port(id)) => match self.tables.ports.get(&id) {
                 Some(port) if port.port.name != *service => &port.port.name,
                 _ => return None,
             },
+            Some(Claim::Address) => service,
         };
         Some(PlanError::Conflict {
             service: service.clone(),

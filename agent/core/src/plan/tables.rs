@@ -101,6 +101,28 @@ impl Tables {
         })
     }
 
+    /// Whether an entry leads somewhere, or says why not, as entries of ours do.
+    pub(super) fn is_sound(&self, key: &ServiceKey) -> bool {
+        let Some(record) = self.entries.get(key) else {
+            return false;
+        };
+        let entry = &record.entry;
+        let whole = |range: &Range| {
+            range.usable
+                && record.range == Some(entry.slots_offset)
+                && range.ids.len() == entry.slots_count as usize
+        };
+        entry.is_sealed_for(key)
+            && match Verdict::from_u8(entry.verdict) {
+                None => false,
+                Some(Verdict::Translate) => {
+                    let range = record.range.and_then(|offset| self.ranges.get(&offset));
+                    range.is_some_and(whole)
+                }
+                Some(_) => true,
+            }
+    }
+
     /// Sets a frontend. What its former entry referred to is no longer needed by it.
     pub(super) fn set(
         &mut self,

@@ -166,6 +166,24 @@ fn a_relist_makes_dirty_just_what_differs() {
 }
 
 #[test]
+fn what_a_relist_could_not_read_stays_as_it_was() {
+    let mut cluster = Cluster::new("n1");
+    let cart = ObjectName::new("shop", "cart");
+    cluster.apply(Change::Apply(service(
+        "cart",
+        r#""clusterIP": "10.96.0.1""#,
+    )));
+    let dirty = cluster.apply(Change::Replace {
+        kind: Kind::Service,
+        objects: Vec::new(),
+        keep: vec![cart.clone(), ObjectName::new("shop", "never-read")],
+    });
+    assert!(dirty.is_empty());
+    assert!(cluster.service(&cart).is_some());
+    assert_eq!(cluster.count(Kind::Service), 1);
+}
+
+#[test]
 fn everything_is_found_by_its_name_and_gone_when_deleted() {
     let mut cluster = Cluster::new("n1");
     assert_eq!(cluster.this_node(), None);

@@ -84,7 +84,8 @@ impl Programmed {
         }
     }
 
-    /// Plans the way to the desired state of the given services, and of those that had to wait for what is free now.
+    /// Plans the way to the desired state of the given services, each named once, and of those that had to wait for what
+    /// is free now.
     /// All others stay as they are.
     pub fn plan(&mut self, desired: impl Iterator<Item = DesiredService>) -> Plan {
         let mut draft = Draft::default();

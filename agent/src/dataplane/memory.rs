@@ -63,16 +63,22 @@ impl Memory {
     /// # Errors
     /// What is wrong with the tables.
     pub fn resolve(&self, key: &ServiceKey) -> Result<Option<Vec<Backend>>, String> {
-        let Some(entry) = self.services.get(key) else {
-            return Ok(None);
-        };
+        let entry = self.services.get(key);
+        entry.map(|entry| self.follow(key, entry)).transpose()
+    }
+
+    /// Where a program gets now that has read `entry` under `key` at some time: see [`Memory::resolve`].
+    ///
+    /// # Errors
+    /// What is wrong with the tables.
+    pub fn follow(&self, key: &ServiceKey, entry: &ServiceEntry) -> Result<Vec<Backend>, String> {
         if !entry.is_sealed_for(key) {
             return Err(format!("{key:?}: the entry is not sealed for its key"));
         }
-        let range = entry.slots_offset as usize..(entry.slots_offset + entry.slots_count) as usize;
+        let offset = entry.slots_offset as usize;
         let ids = self
             .slots
-            .get(range)
+            .get(offset..offset + entry.slots_count as usize)
             .ok_or_else(|| format!("{key:?}: slots out of range"))?;
         ids.iter()
             .map(|id| match self.backends.get(*id as usize) {
@@ -81,14 +87,26 @@ impl Memory {
                     "{key:?}: slot holds backend {id}, which is {other:?}"
                 )),
             })
-            .collect::<Result<_, _>>()
-            .map(Some)
+            .collect()
+    }
+
+    /// The entry under `key`.
+    #[must_use]
+    pub fn entry(&self, key: &ServiceKey) -> Option<&ServiceEntry> {
+        self.services.get(key)
     }
 
     /// How many frontends there are.
     #[must_use]
     pub fn frontends(&self) -> usize {
         self.services.len()
+    }
+
+    /// How many backends are in use.
+    #[must_use]
+    pub fn active_backends(&self) -> usize {
+        let active = |backend: &&Backend| backend.state == backend_state::ACTIVE;
+        self.backends.iter().filter(active).count()
     }
 }
 

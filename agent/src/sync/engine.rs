@@ -47,7 +47,7 @@ pub struct Engine<D> {
     node_was_there: bool,
     started: jiff::Timestamp,
     backoff: Backoff,
-    report: Report,
+    pub(super) report: Report,
     after_first_sync: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -187,7 +187,8 @@ impl<D: Dataplane> Engine<D> {
     #[must_use]
     pub fn wants_sync(&self, now: Instant) -> bool {
         self.is_ready()
-            && (!self.dirty.is_empty() || self.programmed.as_ref().is_none_or(Programmed::wants_plan))
+            && (!self.dirty.is_empty()
+                || self.programmed.as_ref().is_none_or(Programmed::wants_plan))
             && self.backoff.is_over(now)
     }
 
@@ -209,6 +210,10 @@ impl<D: Dataplane> Engine<D> {
         }
         if self.retired_since.is_some() && self.next_deadline().is_some_and(|at| at <= now) {
             self.settle();
+            // What was given back may be what another service waits for, and no deadline tells.
+            if self.wants_sync(now) {
+                self.sync();
+            }
         }
     }
 
@@ -231,7 +236,9 @@ impl<D: Dataplane> Engine<D> {
                 }
                 // What changed before this agent began was not its to bring into the kernel in time.
                 triggers.retain(|trigger| *trigger > self.started);
-                let took = self.report.done(&syncing, full, self.no_local.counts(), &triggers);
+                let took = self
+                    .report
+                    .done(&syncing, full, self.no_local.counts(), &triggers);
                 if full {
                     info!(
                         services = done.services,
@@ -250,19 +257,30 @@ impl<D: Dataplane> Engine<D> {
                 took
             }
             Err(failure) => {
-                self.failures += 1;
-                self.programmed = None;
                 self.dirty.triggers.extend(triggers);
-                let wait = self.backoff.fail(Instant::now());
+                let took = self.report.failed(&syncing, full);
+                let wait = self.failed(&failure, took);
                 error!(%failure, retry_in = ?wait, "cannot write the kernel tables; they stay as they were");
-                self.report.failed(&syncing, full)
+                return;
             }
         };
         self.last = Some(LastSync {
             at: Instant::now(),
             took,
-            error: result.err().map(|failure| failure.to_string()),
+            error: None,
         });
+    }
+
+    /// Notes a failure; says how long to wait. What the tables hold is not known any more.
+    fn failed(&mut self, failure: &Error, took: Duration) -> Duration {
+        self.failures += 1;
+        self.programmed = None;
+        self.last = Some(LastSync {
+            at: Instant::now(),
+            took,
+            error: Some(failure.to_string()),
+        });
+        self.backoff.fail(Instant::now())
     }
 
     fn reach_desired(&mut self, dirty: Dirty) -> Result<Done, Error> {
@@ -291,7 +309,8 @@ impl<D: Dataplane> Engine<D> {
             for op in &plan.ops {
                 self.dataplane.apply(op)?;
             }
-            if !plan.ops.is_empty() {
+            // One without operations may still retire backends, which an agent wrote that was stopped before it used them.
+            if !plan.is_empty() {
                 operations += plan.ops.len();
                 self.retired.push((plan.after_grace, plan.retired));
                 self.retired_since.get_or_insert_with(Instant::now);
@@ -319,7 +338,8 @@ impl<D: Dataplane> Engine<D> {
         let unfit: BTreeMap<ObjectName, String> = programmed
             .errors()
             .map(|failure| {
-                let (PlanError::Full { service, .. } | PlanError::Conflict { service, .. }) = failure;
+                let (PlanError::Full { service, .. } | PlanError::Conflict { service, .. }) =
+                    failure;
                 (service.clone(), failure.to_string())
             })
             .collect();
@@ -339,11 +359,11 @@ impl<D: Dataplane> Engine<D> {
         for (ops, retired) in retired {
             for op in &ops {
                 if let Err(failure) = self.dataplane.apply(op) {
-                    // Read the tables again with the next sync: that finds whatever is unused.
-                    error!(%failure, "cannot retire backends");
-                    self.programmed = None;
-                    self.retired.clear();
-                    self.backoff.fail(Instant::now());
+                    // The tables are read again with the next sync: that finds whatever is unused.
+                    let syncing = self.report.started();
+                    let took = self.report.failed(&syncing, false);
+                    let wait = self.failed(&failure, took);
+                    error!(%failure, retry_in = ?wait, "cannot retire backends");
                     return;
                 }
             }

@@ -126,3 +126,6 @@ async fn run<D: Dataplane>(
         engine.tick(Instant::now());
     }
 }
+
+#[cfg(test)]
+mod tests;

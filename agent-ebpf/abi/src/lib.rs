@@ -7,21 +7,29 @@
 #![no_std]
 
 pub mod address;
+pub mod affinity;
+pub mod config;
 pub mod counters;
+pub mod endpoint;
+pub mod flow;
 pub mod service;
 pub mod socket;
 pub mod table;
 pub mod verdict;
 
 pub use address::Address;
+pub use affinity::{AffinityKey, AffinityValue, MemberKey};
+pub use config::NodeConfig;
 pub use counters::ServiceCounters;
-pub use service::{Backend, ServiceEntry, ServiceKey};
-pub use socket::SocketOrigin;
+pub use endpoint::Endpoint;
+pub use flow::{Flow, FlowKey, FragmentKey, FragmentPorts};
+pub use service::{Backend, ServiceEntry, ServiceKey, SourceRangeKey};
+pub use socket::{DatagramOrigin, DatagramPeer, SocketOrigin};
 pub use verdict::Verdict;
 
 /// Version of the layouts in this crate. It names the directory that holds the pinned tables: an agent adopts only
 /// tables of its own version.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Asserts a type's size and alignment and that its fields leave no gap; with the `user` feature, makes it `aya::Pod`.
 macro_rules! crosses_the_border {

@@ -67,14 +67,31 @@ pub struct ServiceEntry {
     pub slots_offset: u32,
     /// How many slots; at least 1 when the verdict is [`Verdict::Translate`].
     pub slots_count: u32,
+    /// The backend list's id, see [`crate::MemberKey`]; 0 without session affinity.
+    pub list: u32,
+    /// For how many seconds after its last connection a client stays with its backend; 0 without session affinity.
+    pub affinity_timeout: u32,
     /// A [`Verdict`], as `u8`: `Translate`, or why not.
     pub verdict: u8,
+    /// A set of [`flags`].
+    pub flags: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
 }
-crosses_the_border!(ServiceEntry: 24 {
-    seal: u64, id: u32, slots_offset: u32, slots_count: u32, verdict: u8, reserved: [u8; 3],
+crosses_the_border!(ServiceEntry: 32 {
+    seal: u64, id: u32, slots_offset: u32, slots_count: u32, list: u32, affinity_timeout: u32,
+    verdict: u8, flags: u8, reserved: [u8; 2],
 });
+
+/// What else a [`ServiceEntry`] asks for.
+pub mod flags {
+    /// A client stays with its backend (session affinity ClientIP).
+    pub const AFFINITY: u8 = 1;
+    /// The slots are a Maglev table, indexed by a hash of the flow; otherwise they are a list to choose from at random.
+    pub const MAGLEV: u8 = 2;
+    /// Only sources in `SOURCE_RANGES` under the entry's id may come in.
+    pub const SOURCE_RANGES: u8 = 4;
+}
 
 impl ServiceEntry {
     /// An entry for `key`, sealed.
@@ -86,16 +103,25 @@ impl ServiceEntry {
         slots_count: u32,
         verdict: Verdict,
     ) -> Self {
-        let mut entry = Self {
+        Self {
             seal: 0,
             id,
             slots_offset,
             slots_count,
+            list: 0,
+            affinity_timeout: 0,
             verdict: verdict as u8,
-            reserved: [0; 3],
-        };
-        entry.seal = entry.seal_for(key);
-        entry
+            flags: 0,
+            reserved: [0; 2],
+        }
+        .sealed(key)
+    }
+
+    /// The entry, sealed again for `key` after a field was changed.
+    #[must_use]
+    pub fn sealed(mut self, key: &ServiceKey) -> Self {
+        self.seal = self.seal_for(key);
+        self
     }
 
     /// A checksum over the key and the entry.
@@ -113,7 +139,8 @@ impl ServiceEntry {
         let port = ((key.port_be as u32) << 16) | ((key.proto as u32) << 8) | key.scope as u32;
         hash = mix(hash, port, self.id);
         hash = mix(hash, self.slots_offset, self.slots_count);
-        mix(hash, self.verdict as u32, 0)
+        hash = mix(hash, self.list, self.affinity_timeout);
+        mix(hash, self.verdict as u32, self.flags as u32)
     }
 
     /// Whether the entry is whole and belongs to `key`.
@@ -155,3 +182,16 @@ pub struct Backend {
     pub generation: u32,
 }
 crosses_the_border!(Backend: 24 { addr: Address, port_be: u16, proto: u8, state: u8, generation: u32 });
+
+/// Key of `SOURCE_RANGES` (longest prefix match): a service port's id and a source address.
+///
+/// The prefix length counts the id's 32 bits too: 32 + 96 + 8 for an IPv4 /8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct SourceRangeKey {
+    /// The service port's id, native order: only ever matched whole.
+    pub id: u32,
+    /// The source address.
+    pub addr: Address,
+}
+crosses_the_border!(SourceRangeKey: 20 { id: u32, addr: Address });

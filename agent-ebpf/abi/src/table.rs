@@ -13,6 +13,25 @@ pub const SERVICE_COUNTERS: &str = "SERVICE_COUNTERS";
 /// `VERDICTS`: per-CPU array of `u64`, by [`crate::Verdict`].
 pub const VERDICTS: &str = "VERDICTS";
 
+/// `CONFIG`: array of one [`crate::NodeConfig`], mmap-able.
+pub const CONFIG: &str = "CONFIG";
+/// `ENDPOINTS`: [`crate::Address`] -> [`crate::Endpoint`].
+pub const ENDPOINTS: &str = "ENDPOINTS";
+/// `FLOWS`: LRU of [`crate::FlowKey`] -> [`crate::Flow`].
+pub const FLOWS: &str = "FLOWS";
+/// `FRAGMENTS`: LRU of [`crate::FragmentKey`] -> [`crate::FragmentPorts`].
+pub const FRAGMENTS: &str = "FRAGMENTS";
+/// `AFFINITY`: LRU of [`crate::AffinityKey`] -> [`crate::AffinityValue`].
+pub const AFFINITY: &str = "AFFINITY";
+/// `MEMBERS`: [`crate::MemberKey`] -> `u32`, always 1.
+pub const MEMBERS: &str = "MEMBERS";
+/// `SOURCE_RANGES`: longest prefix match of [`crate::SourceRangeKey`] -> `u32`, always 1.
+pub const SOURCE_RANGES: &str = "SOURCE_RANGES";
+/// `DATAGRAM_ORIGINS`: LRU of [`crate::DatagramPeer`] -> [`crate::DatagramOrigin`].
+pub const DATAGRAM_ORIGINS: &str = "DATAGRAM_ORIGINS";
+/// `OPT_OUT`: network namespace cookies (`u64`) -> `u32`, always 1: sockets there are not translated.
+pub const OPT_OUT: &str = "OPT_OUT";
+
 /// Frontends, each counted once per scope, plus one entry per address.
 pub const SERVICES_CAPACITY: u32 = 1 << 18;
 /// Slots: the endpoints of every service port, with room for as many again while they are replaced.
@@ -21,3 +40,19 @@ pub const SLOTS_CAPACITY: u32 = 1 << 20;
 pub const BACKENDS_CAPACITY: u32 = 1 << 18;
 /// Service ports with counters.
 pub const SERVICE_COUNTERS_CAPACITY: u32 = 1 << 16;
+/// Local pods, each counted once per address.
+pub const ENDPOINTS_CAPACITY: u32 = 1 << 12;
+/// Directions of flows.
+pub const FLOWS_CAPACITY: u32 = 1 << 18;
+/// Fragmented datagrams under way.
+pub const FRAGMENTS_CAPACITY: u32 = 1 << 13;
+/// Clients of services with session affinity.
+pub const AFFINITY_CAPACITY: u32 = 1 << 16;
+/// Endpoints of services with session affinity, once per list.
+pub const MEMBERS_CAPACITY: u32 = 1 << 17;
+/// Source ranges of all services.
+pub const SOURCE_RANGES_CAPACITY: u32 = 1 << 16;
+/// Services that unconnected UDP sockets of the node itself talk to.
+pub const DATAGRAM_ORIGINS_CAPACITY: u32 = 1 << 16;
+/// Pods whose sockets are not translated.
+pub const OPT_OUT_CAPACITY: u32 = 1 << 12;

@@ -3,7 +3,15 @@
 #![no_main]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+mod deliver;
+mod flow;
+mod fragment;
+mod icmp;
 mod maps;
+mod packet;
+mod path;
+mod reject;
+mod rewrite;
 mod select;
 mod service;
 mod sock;

@@ -4,12 +4,16 @@ use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::SkStorage,
     macros::{btf_map, map},
-    maps::{Array, HashMap, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
 };
 use weir_abi::{
-    Backend, ServiceCounters, ServiceEntry, ServiceKey, SocketOrigin, Verdict,
+    Address, AffinityKey, AffinityValue, Backend, DatagramOrigin, DatagramPeer, Endpoint, Flow,
+    FlowKey, FragmentKey, FragmentPorts, MemberKey, NodeConfig, ServiceCounters, ServiceEntry,
+    ServiceKey, SocketOrigin, SourceRangeKey, Verdict,
     table::{
-        BACKENDS_CAPACITY, SERVICE_COUNTERS_CAPACITY, SERVICES_CAPACITY, SLOTS_CAPACITY,
+        AFFINITY_CAPACITY, BACKENDS_CAPACITY, DATAGRAM_ORIGINS_CAPACITY, ENDPOINTS_CAPACITY,
+        FLOWS_CAPACITY, FRAGMENTS_CAPACITY, MEMBERS_CAPACITY, OPT_OUT_CAPACITY,
+        SERVICE_COUNTERS_CAPACITY, SERVICES_CAPACITY, SLOTS_CAPACITY, SOURCE_RANGES_CAPACITY,
     },
 };
 
@@ -25,8 +29,43 @@ pub(crate) static SLOTS: Array<u32> = Array::with_max_entries(SLOTS_CAPACITY, BP
 pub(crate) static BACKENDS: Array<Backend> =
     Array::with_max_entries(BACKENDS_CAPACITY, BPF_F_MMAPABLE);
 
+#[map]
+pub(crate) static SOURCE_RANGES: LpmTrie<SourceRangeKey, u32> =
+    LpmTrie::with_max_entries(SOURCE_RANGES_CAPACITY, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static AFFINITY: LruHashMap<AffinityKey, AffinityValue> =
+    LruHashMap::with_max_entries(AFFINITY_CAPACITY, 0);
+
+#[map]
+pub(crate) static MEMBERS: HashMap<MemberKey, u32> =
+    HashMap::with_max_entries(MEMBERS_CAPACITY, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static CONFIG: Array<NodeConfig> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static ENDPOINTS: HashMap<Address, Endpoint> =
+    HashMap::with_max_entries(ENDPOINTS_CAPACITY, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> =
+    LruHashMap::with_max_entries(FLOWS_CAPACITY, 0);
+
+#[map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
+    LruHashMap::with_max_entries(FRAGMENTS_CAPACITY, 0);
+
+#[map]
+pub(crate) static OPT_OUT: HashMap<u64, u32> =
+    HashMap::with_max_entries(OPT_OUT_CAPACITY, BPF_F_NO_PREALLOC);
+
 #[btf_map]
 pub(crate) static SOCKET_ORIGINS: SkStorage<SocketOrigin> = SkStorage::new();
+
+#[map]
+pub(crate) static DATAGRAM_ORIGINS: LruHashMap<DatagramPeer, DatagramOrigin> =
+    LruHashMap::with_max_entries(DATAGRAM_ORIGINS_CAPACITY, 0);
 
 #[map]
 pub(crate) static SERVICE_COUNTERS: PerCpuArray<ServiceCounters> =
@@ -35,3 +74,11 @@ pub(crate) static SERVICE_COUNTERS: PerCpuArray<ServiceCounters> =
 #[map]
 pub(crate) static VERDICTS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(Verdict::ALL.len() as u32, 0);
+
+/// What the programs know of the node.
+#[inline(always)]
+pub(crate) fn config() -> Option<&'static NodeConfig> {
+    // SAFETY: the one element of an array map is never moved or freed while the program runs; fields that user space
+    // changes are read one at a time.
+    CONFIG.get_ptr(0).map(|config| unsafe { &*config })
+}

@@ -1,0 +1,37 @@
+//! What the programs must know of the node.
+
+use crate::{Address, crosses_the_border};
+
+/// The one element of `CONFIG`, an mmap-able array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct NodeConfig {
+    /// What IPv4 traffic is masqueraded as; all zero if the node has no IPv4 address.
+    pub masquerade_v4: Address,
+    /// What IPv6 traffic is masqueraded as; all zero if the node has no IPv6 address.
+    pub masquerade_v6: Address,
+    /// Cookie of the node's own network namespace.
+    pub netns_cookie: u64,
+    /// Grows by one whenever what is remembered in flows may be out of date: a frontend appeared, a local pod came or went.
+    pub epoch: u32,
+    /// A set of [`flags`].
+    pub flags: u32,
+    /// First port that masquerading may use, native order.
+    pub masquerade_port_first: u16,
+    /// Last port that masquerading may use, native order.
+    pub masquerade_port_last: u16,
+    /// Zero.
+    pub reserved: u32,
+}
+crosses_the_border!(NodeConfig: 56 {
+    masquerade_v4: Address, masquerade_v6: Address, netns_cookie: u64, epoch: u32, flags: u32,
+    masquerade_port_first: u16, masquerade_port_last: u16, reserved: u32,
+});
+
+/// Switches of [`NodeConfig`].
+pub mod flags {
+    /// Packets from a local pod to another one are handed over directly, past the node's own stack.
+    pub const LOCAL_REDIRECT: u32 = 1;
+    /// Some network namespaces are in `OPT_OUT`: look there before a socket is translated.
+    pub const OPT_OUTS: u32 = 2;
+}

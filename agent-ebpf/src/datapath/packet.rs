@@ -1,0 +1,308 @@
+//! Parsing: options and extension headers are walked, not skipped over, and nothing is trusted that was not read.
+
+use aya_ebpf::{
+    bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes, programs::TcContext,
+};
+use weir_abi::{Address, FlowKey, service::proto};
+
+/// Offset of the IP header: every device Weir attaches to has Ethernet headers.
+pub(crate) const L3: u32 = 14;
+
+const ETH_P_IP: u32 = 0x0800;
+const ETH_P_IPV6: u32 = 0x86dd;
+
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+
+/// IPv6 extension headers (RFC 8200), by their protocol numbers.
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION_OPTIONS: u8 = 60;
+const MOBILITY: u8 = 135;
+/// More of them in one packet than any sender has a reason for.
+const MAX_EXTENSIONS: usize = 8;
+
+/// A packet of interest.
+#[derive(Clone, Copy)]
+pub(crate) struct Packet {
+    /// Addresses, ports and protocol. Of an ICMP error: those of the packet that it quotes.
+    pub(crate) key: FlowKey,
+    /// Offset of the transport header.
+    pub(crate) l4: u32,
+    /// Which part of a fragmented datagram this is.
+    pub(crate) part: Part,
+    /// Identification of a fragmented datagram.
+    pub(crate) fragment_id_be: u32,
+    /// Flags of a TCP header.
+    pub(crate) tcp_flags: u8,
+    /// Whether this is IPv6.
+    pub(crate) v6: bool,
+}
+
+/// Which part of a datagram a packet is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All of it.
+    Whole,
+    /// The fragment that has the transport header.
+    First,
+    /// Another fragment: it has no ports.
+    Later,
+}
+
+/// What a packet turned out to be.
+pub(crate) enum Parsed {
+    /// TCP, UDP or SCTP.
+    Transport(Packet),
+    /// An ICMP error: its own source and destination, and where the quoted packet's header is.
+    IcmpError(Packet, Quote),
+    /// IP, but neither of these: destination and source are known, and nothing else.
+    Other,
+    /// Not IP.
+    NotIp,
+    /// Ends early, or makes no sense.
+    Malformed,
+}
+
+/// The packet quoted by an ICMP error. Its key is the [`Packet`]'s.
+#[derive(Clone, Copy)]
+pub(crate) struct Quote {
+    /// The error's own source.
+    pub(crate) outer_src: Address,
+    /// The error's own destination.
+    pub(crate) outer_dst: Address,
+    /// Offset of the quoted IP header.
+    pub(crate) l3: u32,
+    /// Offset of the quoted transport header.
+    pub(crate) l4: u32,
+}
+
+/// `TH_*` of RFC 9293, 3.1.
+pub(crate) mod tcp {
+    pub(crate) const FIN: u8 = 1;
+    pub(crate) const SYN: u8 = 2;
+    pub(crate) const RST: u8 = 4;
+    pub(crate) const ACK: u8 = 16;
+}
+
+/// An IP header, as far as it concerns us.
+#[derive(Clone, Copy)]
+struct Ip {
+    src: Address,
+    dst: Address,
+    proto: u8,
+    l4: u32,
+    part: Part,
+    id_be: u32,
+}
+
+/// Parses a packet.
+#[inline(always)]
+pub(crate) fn parse(ctx: &TcContext) -> Parsed {
+    let v6 = match u32::from(u16::from_be(protocol_be(ctx))) {
+        ETH_P_IP => false,
+        ETH_P_IPV6 => true,
+        _ => return Parsed::NotIp,
+    };
+    let Some(ip) = ip(ctx, L3, v6) else {
+        return Parsed::Malformed;
+    };
+    match ip.proto {
+        proto::TCP | proto::UDP | proto::SCTP => transport(ctx, &ip, v6),
+        ICMP if !v6 => icmp(ctx, &ip, false),
+        ICMPV6 if v6 => icmp(ctx, &ip, true),
+        _ => Parsed::Other,
+    }
+}
+
+#[inline(always)]
+fn transport(ctx: &TcContext, ip: &Ip, v6: bool) -> Parsed {
+    let mut packet = packet(ip, v6);
+    if ip.part == Part::Later {
+        return Parsed::Transport(packet);
+    }
+    let Some(ports) = load::<[u16; 2]>(ctx, ip.l4) else {
+        return Parsed::Malformed;
+    };
+    packet.key.sport_be = ports[0];
+    packet.key.dport_be = ports[1];
+    if ip.proto == proto::TCP {
+        let Some(flags) = load::<u8>(ctx, ip.l4 + 13) else {
+            return Parsed::Malformed;
+        };
+        packet.tcp_flags = flags;
+    }
+    Parsed::Transport(packet)
+}
+
+#[inline(always)]
+fn icmp(ctx: &TcContext, ip: &Ip, v6: bool) -> Parsed {
+    if ip.part == Part::Later {
+        return Parsed::Other;
+    }
+    let Some(kind) = load::<u8>(ctx, ip.l4) else {
+        return Parsed::Malformed;
+    };
+    // RFC 792: destination unreachable, time exceeded, parameter problem. RFC 4443: everything below 128 is an error.
+    let error = if v6 { kind < 128 } else { matches!(kind, 3 | 11 | 12) };
+    if !error {
+        return Parsed::Other;
+    }
+    let l3 = ip.l4 + 8;
+    let Some(quoted) = self::ip(ctx, l3, v6) else {
+        return Parsed::Other;
+    };
+    if quoted.part == Part::Later || !matches!(quoted.proto, proto::TCP | proto::UDP | proto::SCTP) {
+        return Parsed::Other;
+    }
+    let Some(ports) = load::<[u16; 2]>(ctx, quoted.l4) else {
+        return Parsed::Other;
+    };
+    let mut packet = packet(&quoted, v6);
+    packet.l4 = ip.l4;
+    packet.key.sport_be = ports[0];
+    packet.key.dport_be = ports[1];
+    let quote = Quote {
+        outer_src: ip.src,
+        outer_dst: ip.dst,
+        l3,
+        l4: quoted.l4,
+    };
+    Parsed::IcmpError(packet, quote)
+}
+
+#[inline(always)]
+fn packet(ip: &Ip, v6: bool) -> Packet {
+    Packet {
+        key: FlowKey {
+            src: ip.src,
+            dst: ip.dst,
+            sport_be: 0,
+            dport_be: 0,
+            proto: ip.proto,
+            reserved: [0; 3],
+        },
+        l4: ip.l4,
+        part: ip.part,
+        fragment_id_be: ip.id_be,
+        tcp_flags: 0,
+        v6,
+    }
+}
+
+#[inline(always)]
+fn ip(ctx: &TcContext, l3: u32, v6: bool) -> Option<Ip> {
+    if v6 { ipv6(ctx, l3) } else { ipv4(ctx, l3) }
+}
+
+#[inline(always)]
+fn ipv4(ctx: &TcContext, l3: u32) -> Option<Ip> {
+    let header = load::<[u8; 20]>(ctx, l3)?;
+    let length = u32::from(header[0] & 0xf) * 4;
+    if header[0] >> 4 != 4 || length < 20 {
+        return None;
+    }
+    let fragment = u16::from_be_bytes([header[6], header[7]]);
+    let (offset, more) = (fragment & 0x1fff, fragment & 0x2000 != 0);
+    Some(Ip {
+        src: Address::from_v4([header[12], header[13], header[14], header[15]]),
+        dst: Address::from_v4([header[16], header[17], header[18], header[19]]),
+        proto: header[9],
+        l4: l3 + length,
+        part: part(offset, more),
+        id_be: u32::from(u16::from_ne_bytes([header[4], header[5]])),
+    })
+}
+
+#[inline(always)]
+fn ipv6(ctx: &TcContext, l3: u32) -> Option<Ip> {
+    let header = load::<[u32; 10]>(ctx, l3)?;
+    let first = header[0].to_ne_bytes()[0];
+    if first >> 4 != 6 {
+        return None;
+    }
+    let mut ip = Ip {
+        src: Address::from_words([header[2], header[3], header[4], header[5]]),
+        dst: Address::from_words([header[6], header[7], header[8], header[9]]),
+        proto: header[1].to_ne_bytes()[2],
+        l4: l3 + 40,
+        part: Part::Whole,
+        id_be: 0,
+    };
+    for _ in 0..MAX_EXTENSIONS {
+        let length = match ip.proto {
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY => {
+                let extension = load::<[u8; 2]>(ctx, ip.l4)?;
+                ip.proto = extension[0];
+                (u32::from(extension[1]) + 1) * 8
+            }
+            AUTHENTICATION => {
+                let extension = load::<[u8; 2]>(ctx, ip.l4)?;
+                ip.proto = extension[0];
+                (u32::from(extension[1]) + 2) * 4
+            }
+            FRAGMENT => {
+                let extension = load::<[u8; 8]>(ctx, ip.l4)?;
+                let fragment = u16::from_be_bytes([extension[2], extension[3]]);
+                ip.proto = extension[0];
+                ip.part = part(fragment >> 3, fragment & 1 != 0);
+                ip.id_be = u32::from_ne_bytes([
+                    extension[4],
+                    extension[5],
+                    extension[6],
+                    extension[7],
+                ]);
+                // What follows in a later fragment is data, whatever it looks like.
+                if ip.part == Part::Later {
+                    return Some(ip);
+                }
+                8
+            }
+            _ => return Some(ip),
+        };
+        ip.l4 += length;
+    }
+    None
+}
+
+#[inline(always)]
+fn part(offset: u16, more: bool) -> Part {
+    match (offset, more) {
+        (0, false) => Part::Whole,
+        (0, true) => Part::First,
+        _ => Part::Later,
+    }
+}
+
+/// Reads a value at an offset of the packet, wherever it lies in the socket buffer.
+#[inline(always)]
+pub(crate) fn load<T: Copy>(ctx: &TcContext, offset: u32) -> Option<T> {
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    // SAFETY: the helper fills the whole value, or fails.
+    let result = unsafe {
+        bpf_skb_load_bytes(
+            ctx.skb.skb.cast(),
+            offset,
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+        )
+    };
+    if result != 0 {
+        return None;
+    }
+    // SAFETY: filled; only used for integers and arrays of them.
+    Some(unsafe { value.assume_init() })
+}
+
+#[inline(always)]
+fn protocol_be(ctx: &TcContext) -> u16 {
+    skb_field(ctx, |skb| unsafe { (&raw const (*skb).protocol).read_volatile() }) as u16
+}
+
+/// Reads a field of the context, one at a time as the verifier wants it.
+#[inline(always)]
+pub(crate) fn skb_field(ctx: &TcContext, read: impl FnOnce(*const __sk_buff) -> u32) -> u32 {
+    read(ctx.skb.skb)
+}

@@ -1,0 +1,197 @@
+//! Changing addresses and ports of a packet, checksums included.
+
+use aya_ebpf::{
+    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    helpers::generated::{
+        bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_store_bytes,
+    },
+    programs::TcContext,
+};
+use weir_abi::{Address, FlowKey, service::proto};
+
+use crate::packet::{L3, Packet, Part, Quote};
+
+/// `BPF_F_IPV6` of newer kernels: a complete checksum of an IPv6 packet stays right (Linux 6.16).
+const BPF_F_IPV6: u64 = 1 << 7;
+
+/// The kernel refused a change: the packet is half translated, and must not go on.
+pub(crate) struct Refused;
+
+/// Makes the packet one of `to`, which has the same protocol and family.
+#[inline(always)]
+pub(crate) fn translate(ctx: &TcContext, packet: &Packet, to: &FlowKey) -> Result<(), Refused> {
+    let from = &packet.key;
+    if from.proto == proto::SCTP && Diff::ports(from, to).0 != 0 {
+        return Err(Refused);
+    }
+    let addresses = Diff::addresses(from, to, packet.v6);
+    if packet.part != Part::Later {
+        let (offset, flags) = match from.proto {
+            proto::TCP => (packet.l4 + 16, 0),
+            proto::UDP => (packet.l4 + 6, u64::from(BPF_F_MARK_MANGLED_0)),
+            // SCTP's checksum does not cover addresses.
+            _ => (0, 0),
+        };
+        if offset != 0 {
+            transport_checksum(ctx, offset, addresses, flags, packet.v6)?;
+            let ports = Diff::ports(from, to);
+            if ports.0 != 0 {
+                l4_csum(ctx, offset, ports, flags)?;
+            }
+        }
+        store(ctx, packet.l4, &[to.sport_be, to.dport_be])?;
+    }
+    store_addresses(ctx, L3, packet.v6, to)?;
+    if !packet.v6 {
+        l3_csum(ctx, L3 + 10, addresses)?;
+    }
+    Ok(())
+}
+
+/// Makes the packet quoted by an ICMP error one of `to`, and the error itself one from `outer_src` to `outer_dst`.
+#[inline(always)]
+pub(crate) fn translate_quote(
+    ctx: &TcContext,
+    packet: &Packet,
+    quote: &Quote,
+    to: &FlowKey,
+    outer: &FlowKey,
+) -> Result<(), Refused> {
+    let addresses = Diff::addresses(&packet.key, to, packet.v6);
+    let ports = Diff::ports(&packet.key, to);
+    let outer_from = FlowKey {
+        src: quote.outer_src,
+        dst: quote.outer_dst,
+        ..packet.key
+    };
+    let outer_addresses = Diff::addresses(&outer_from, outer, packet.v6);
+    let checksum = packet.l4 + 2;
+    if packet.v6 {
+        // The quoted header has no checksum of its own, and the outer addresses are in the pseudo header.
+        l4_csum(ctx, checksum, addresses, 0)?;
+        transport_checksum(ctx, checksum, outer_addresses, 0, true)?;
+    } else {
+        // What the quoted addresses add to the error's checksum, the quoted header's own checksum takes away.
+        l3_csum(ctx, quote.l3 + 10, addresses)?;
+        l3_csum(ctx, L3 + 10, outer_addresses)?;
+    }
+    l4_csum(ctx, checksum, ports, 0)?;
+    store(ctx, quote.l4, &[to.sport_be, to.dport_be])?;
+    store_addresses(ctx, quote.l3, packet.v6, to)?;
+    store_addresses(ctx, L3, packet.v6, outer)
+}
+
+/// Changes two bytes of the IPv4 header at `offset`, and its checksum with them.
+#[inline(always)]
+pub(crate) fn replace_header_word(
+    ctx: &TcContext,
+    offset: u32,
+    old: u16,
+    new: u16,
+) -> Result<(), Refused> {
+    // SAFETY: the context is valid; the kernel checks the offset.
+    done(unsafe { bpf_l3_csum_replace(ctx.skb.skb, L3 + 10, old.into(), new.into(), 2) })?;
+    store(ctx, offset, &new)
+}
+
+/// What a change adds to a checksum (`__wsum`).
+#[derive(Clone, Copy)]
+struct Diff(u64);
+
+impl Diff {
+    #[inline(always)]
+    fn addresses(from: &FlowKey, to: &FlowKey, v6: bool) -> Self {
+        let src = Self(0).and(&from.src, &to.src, v6);
+        src.and(&from.dst, &to.dst, v6)
+    }
+
+    #[inline(always)]
+    fn and(self, from: &Address, to: &Address, v6: bool) -> Self {
+        let (mut from, mut to) = (from.to_words(), to.to_words());
+        if v6 {
+            self.words(&mut from, &mut to)
+        } else {
+            self.words(&mut [from[3]], &mut [to[3]])
+        }
+    }
+
+    #[inline(always)]
+    fn ports(from: &FlowKey, to: &FlowKey) -> Self {
+        let word = |key: &FlowKey| {
+            let (s, d) = (key.sport_be.to_ne_bytes(), key.dport_be.to_ne_bytes());
+            u32::from_ne_bytes([s[0], s[1], d[0], d[1]])
+        };
+        Self(0).words(&mut [word(from)], &mut [word(to)])
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(self, from: &mut [u32; N], to: &mut [u32; N]) -> Self {
+        let size = (N * 4) as u32;
+        // SAFETY: both are live and of that size.
+        let diff = unsafe {
+            bpf_csum_diff(from.as_mut_ptr(), size, to.as_mut_ptr(), size, self.0 as u32)
+        };
+        Self(diff as u64 & 0xffff_ffff)
+    }
+}
+
+#[inline(always)]
+fn store_addresses(ctx: &TcContext, l3: u32, v6: bool, to: &FlowKey) -> Result<(), Refused> {
+    let (src, dst) = (to.src.to_words(), to.dst.to_words());
+    if v6 {
+        store(
+            ctx,
+            l3 + 8,
+            &[src[0], src[1], src[2], src[3], dst[0], dst[1], dst[2], dst[3]],
+        )
+    } else {
+        store(ctx, l3 + 12, &[src[3], dst[3]])
+    }
+}
+
+#[inline(always)]
+fn transport_checksum(
+    ctx: &TcContext,
+    offset: u32,
+    diff: Diff,
+    flags: u64,
+    v6: bool,
+) -> Result<(), Refused> {
+    let flags = flags | u64::from(BPF_F_PSEUDO_HDR);
+    if v6 && l4_csum(ctx, offset, diff, flags | BPF_F_IPV6).is_ok() {
+        return Ok(());
+    }
+    l4_csum(ctx, offset, diff, flags)
+}
+
+#[inline(always)]
+fn l4_csum(ctx: &TcContext, offset: u32, diff: Diff, flags: u64) -> Result<(), Refused> {
+    // SAFETY: the context is valid; the kernel checks the offset.
+    done(unsafe { bpf_l4_csum_replace(ctx.skb.skb, offset, 0, diff.0, flags) })
+}
+
+#[inline(always)]
+fn l3_csum(ctx: &TcContext, offset: u32, diff: Diff) -> Result<(), Refused> {
+    // SAFETY: as above.
+    done(unsafe { bpf_l3_csum_replace(ctx.skb.skb, offset, 0, diff.0, 0) })
+}
+
+/// Writes a value into the packet, checksums aside.
+#[inline(always)]
+pub(crate) fn store<T>(ctx: &TcContext, offset: u32, value: &T) -> Result<(), Refused> {
+    // SAFETY: the value is live and of that size; the kernel checks the offset.
+    done(unsafe {
+        bpf_skb_store_bytes(
+            ctx.skb.skb,
+            offset,
+            core::ptr::from_ref(value).cast(),
+            size_of::<T>() as u32,
+            0,
+        )
+    })
+}
+
+#[inline(always)]
+fn done(result: i64) -> Result<(), Refused> {
+    if result == 0 { Ok(()) } else { Err(Refused) }
+}

@@ -89,6 +89,8 @@ pub mod flags {
     pub const NEIGHBOUR: u8 = 1;
     /// The source port is one of the masquerade ports.
     pub const MASQUERADED: u8 = 2;
+    /// The client is outside: it came in over an external device.
+    pub const EXTERNAL: u8 = 4;
 }
 
 /// Key of `FRAGMENTS` (LRU): a fragmented datagram.

@@ -1,7 +1,7 @@
 //! Where a packet goes once it is decided and translated.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, bpf_fib_lookup, bpf_redir_neigh},
+    bindings::{bpf_fib_lookup, bpf_redir_neigh},
     helpers::generated::{
         bpf_fib_lookup as fib_lookup, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type,
     },
@@ -40,7 +40,7 @@ pub(crate) fn to_pod(ctx: &TcContext, ifindex: u32) -> i32 {
 
 /// Sends the packet out to its destination by this node's routes. The stack would drop it, as it has one of the node's own
 /// addresses as its source.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn to_neighbour(ctx: &TcContext, key: &FlowKey, v6: bool) -> i32 {
     if live_on(ctx, v6).is_err() {
         return DROP;
@@ -61,7 +61,7 @@ pub(crate) fn to_neighbour(ctx: &TcContext, key: &FlowKey, v6: bool) -> i32 {
         fib.__bindgen_anon_3.ipv4_src = src[3];
         fib.__bindgen_anon_4.ipv4_dst = dst[3];
     }
-    fib.ifindex = field(ctx, |skb| &raw const (*skb).ifindex);
+    fib.ifindex = ifindex(ctx);
     // SAFETY: the context is valid and `fib` live.
     let result = unsafe {
         fib_lookup(
@@ -116,9 +116,9 @@ fn live_on(ctx: &TcContext, v6: bool) -> Result<(), Refused> {
     crate::rewrite::replace_header_word(ctx, L3 + 8, old, new)
 }
 
-/// Reads a field of the context, one at a time as the verifier wants it.
+/// The device that the packet is at.
 #[inline(always)]
-fn field(ctx: &TcContext, at: impl FnOnce(*const __sk_buff) -> *const u32) -> u32 {
+pub(crate) fn ifindex(ctx: &TcContext) -> u32 {
     // SAFETY: the kernel hands a valid context to the hook.
-    unsafe { at(ctx.skb.skb).read_volatile() }
+    unsafe { (&raw const (*ctx.skb.skb).ifindex).read_volatile() }
 }

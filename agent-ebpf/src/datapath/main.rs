@@ -16,8 +16,12 @@ mod select;
 mod service;
 mod sock;
 mod verdict;
+mod work;
 
-use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use aya_ebpf::{
+    macros::{cgroup_sock_addr, classifier},
+    programs::{SockAddrContext, TcContext},
+};
 
 /// IPv4 sockets, before the first packet of a connection.
 #[cgroup_sock_addr(connect4)]
@@ -41,6 +45,30 @@ fn weir_getpeername4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(getpeername6)]
 fn weir_getpeername6(ctx: SockAddrContext) -> i32 {
     sock::getpeername(&ctx, sock::Family::V6)
+}
+
+/// What a pod sends.
+#[classifier]
+fn weir_from_pod(ctx: TcContext) -> i32 {
+    path::from_pod(&ctx)
+}
+
+/// What a pod is sent by the node's stack.
+#[classifier]
+fn weir_to_pod(ctx: TcContext) -> i32 {
+    path::to_device(&ctx)
+}
+
+/// What an external device receives.
+#[classifier]
+fn weir_from_net(ctx: TcContext) -> i32 {
+    path::from_net(&ctx)
+}
+
+/// What an external device sends.
+#[classifier]
+fn weir_to_net(ctx: TcContext) -> i32 {
+    path::to_device(&ctx)
 }
 
 /// Socket storage is a helper for GPL-compatible programs.

@@ -6,6 +6,7 @@ use aya_ebpf::{
     macros::{btf_map, map},
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
 };
+use crate::work::Work;
 use weir_abi::{
     Address, AffinityKey, AffinityValue, Backend, DatagramOrigin, DatagramPeer, Endpoint, Flow,
     FlowKey, FragmentKey, FragmentPorts, MemberKey, NodeConfig, ServiceCounters, ServiceEntry,
@@ -74,6 +75,17 @@ pub(crate) static SERVICE_COUNTERS: PerCpuArray<ServiceCounters> =
 #[map]
 pub(crate) static VERDICTS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(Verdict::ALL.len() as u32, 0);
+
+/// What a packet program works on: more than fits on its stack.
+#[map]
+static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
+
+/// This CPU's [`Work`].
+#[inline(always)]
+pub(crate) fn work() -> Option<&'static mut Work> {
+    // SAFETY: a live value that nobody else uses: packet programs run with bottom halves disabled and never nest.
+    WORK.get_ptr_mut(0).map(|work| unsafe { &mut *work })
+}
 
 /// What the programs know of the node.
 #[inline(always)]

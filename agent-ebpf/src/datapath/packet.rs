@@ -1,9 +1,9 @@
 //! Parsing: options and extension headers are walked, not skipped over, and nothing is trusted that was not read.
 
-use aya_ebpf::{
-    bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes, programs::TcContext,
-};
+use aya_ebpf::{helpers::generated::bpf_skb_load_bytes, programs::TcContext};
 use weir_abi::{Address, FlowKey, service::proto};
+
+use crate::work::Work;
 
 /// Offset of the IP header: every device Weir attaches to has Ethernet headers.
 pub(crate) const L3: u32 = 14;
@@ -53,17 +53,14 @@ pub(crate) enum Part {
 }
 
 /// What a packet turned out to be.
-pub(crate) enum Parsed {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
     /// TCP, UDP or SCTP.
-    Transport(Packet),
-    /// An ICMP error: its own source and destination, and where the quoted packet's header is.
-    IcmpError(Packet, Quote),
-    /// IP, but neither of these: destination and source are known, and nothing else.
+    Transport,
+    /// An ICMP error that quotes such a packet.
+    IcmpError,
+    /// Anything else, or too short to tell.
     Other,
-    /// Not IP.
-    NotIp,
-    /// Ends early, or makes no sense.
-    Malformed,
 }
 
 /// The packet quoted by an ICMP error. Its key is the [`Packet`]'s.
@@ -98,98 +95,93 @@ struct Ip {
     id_be: u32,
 }
 
-/// Parses a packet.
-#[inline(always)]
-pub(crate) fn parse(ctx: &TcContext) -> Parsed {
+/// Parses a packet into `work`.
+#[inline(never)]
+pub(crate) fn parse(ctx: &TcContext, work: &mut Work) -> Kind {
     let v6 = match u32::from(u16::from_be(protocol_be(ctx))) {
         ETH_P_IP => false,
         ETH_P_IPV6 => true,
-        _ => return Parsed::NotIp,
+        _ => return Kind::Other,
     };
     let Some(ip) = ip(ctx, L3, v6) else {
-        return Parsed::Malformed;
+        return Kind::Other;
     };
     match ip.proto {
-        proto::TCP | proto::UDP | proto::SCTP => transport(ctx, &ip, v6),
-        ICMP if !v6 => icmp(ctx, &ip, false),
-        ICMPV6 if v6 => icmp(ctx, &ip, true),
-        _ => Parsed::Other,
+        proto::TCP | proto::UDP | proto::SCTP => transport(ctx, work, &ip, v6),
+        ICMP if !v6 => icmp(ctx, work, &ip, false),
+        ICMPV6 if v6 => icmp(ctx, work, &ip, true),
+        _ => Kind::Other,
     }
 }
 
 #[inline(always)]
-fn transport(ctx: &TcContext, ip: &Ip, v6: bool) -> Parsed {
-    let mut packet = packet(ip, v6);
+fn transport(ctx: &TcContext, work: &mut Work, ip: &Ip, v6: bool) -> Kind {
+    set(&mut work.packet, ip, v6);
+    let packet = &mut work.packet;
     if ip.part == Part::Later {
-        return Parsed::Transport(packet);
+        return Kind::Transport;
     }
     let Some(ports) = load::<[u16; 2]>(ctx, ip.l4) else {
-        return Parsed::Malformed;
+        return Kind::Other;
     };
     packet.key.sport_be = ports[0];
     packet.key.dport_be = ports[1];
     if ip.proto == proto::TCP {
         let Some(flags) = load::<u8>(ctx, ip.l4 + 13) else {
-            return Parsed::Malformed;
+            return Kind::Other;
         };
         packet.tcp_flags = flags;
     }
-    Parsed::Transport(packet)
+    Kind::Transport
 }
 
 #[inline(always)]
-fn icmp(ctx: &TcContext, ip: &Ip, v6: bool) -> Parsed {
+fn icmp(ctx: &TcContext, work: &mut Work, ip: &Ip, v6: bool) -> Kind {
     if ip.part == Part::Later {
-        return Parsed::Other;
+        return Kind::Other;
     }
     let Some(kind) = load::<u8>(ctx, ip.l4) else {
-        return Parsed::Malformed;
+        return Kind::Other;
     };
     // RFC 792: destination unreachable, time exceeded, parameter problem. RFC 4443: everything below 128 is an error.
     let error = if v6 { kind < 128 } else { matches!(kind, 3 | 11 | 12) };
     if !error {
-        return Parsed::Other;
+        return Kind::Other;
     }
-    let l3 = ip.l4 + 8;
+    work.quote.outer_src = ip.src;
+    work.quote.outer_dst = ip.dst;
+    let (l3, l4) = (ip.l4 + 8, ip.l4);
     let Some(quoted) = self::ip(ctx, l3, v6) else {
-        return Parsed::Other;
+        return Kind::Other;
     };
     if quoted.part == Part::Later || !matches!(quoted.proto, proto::TCP | proto::UDP | proto::SCTP) {
-        return Parsed::Other;
+        return Kind::Other;
     }
     let Some(ports) = load::<[u16; 2]>(ctx, quoted.l4) else {
-        return Parsed::Other;
+        return Kind::Other;
     };
-    let mut packet = packet(&quoted, v6);
-    packet.l4 = ip.l4;
-    packet.key.sport_be = ports[0];
-    packet.key.dport_be = ports[1];
-    let quote = Quote {
-        outer_src: ip.src,
-        outer_dst: ip.dst,
-        l3,
-        l4: quoted.l4,
-    };
-    Parsed::IcmpError(packet, quote)
+    set(&mut work.packet, &quoted, v6);
+    work.packet.l4 = l4;
+    work.packet.key.sport_be = ports[0];
+    work.packet.key.dport_be = ports[1];
+    work.quote.l3 = l3;
+    work.quote.l4 = quoted.l4;
+    Kind::IcmpError
 }
 
 #[inline(always)]
-fn packet(ip: &Ip, v6: bool) -> Packet {
-    Packet {
-        key: FlowKey {
-            src: ip.src,
-            dst: ip.dst,
-            sport_be: 0,
-            dport_be: 0,
-            proto: ip.proto,
-            reserved: [0; 3],
-        },
-        l4: ip.l4,
-        part: ip.part,
-        fragment_id_be: ip.id_be,
-        tcp_flags: 0,
-        v6,
-    }
+fn set(packet: &mut Packet, ip: &Ip, v6: bool) {
+    packet.key.src = ip.src;
+    packet.key.dst = ip.dst;
+    packet.key.sport_be = 0;
+    packet.key.dport_be = 0;
+    packet.key.proto = ip.proto;
+    packet.key.reserved = [0; 3];
+    packet.l4 = ip.l4;
+    packet.part = ip.part;
+    packet.fragment_id_be = ip.id_be;
+    packet.tcp_flags = 0;
+    packet.v6 = v6;
 }
 
 #[inline(always)]
@@ -298,11 +290,6 @@ pub(crate) fn load<T: Copy>(ctx: &TcContext, offset: u32) -> Option<T> {
 
 #[inline(always)]
 fn protocol_be(ctx: &TcContext) -> u16 {
-    skb_field(ctx, |skb| unsafe { (&raw const (*skb).protocol).read_volatile() }) as u16
-}
-
-/// Reads a field of the context, one at a time as the verifier wants it.
-#[inline(always)]
-pub(crate) fn skb_field(ctx: &TcContext, read: impl FnOnce(*const __sk_buff) -> u32) -> u32 {
-    read(ctx.skb.skb)
+    // SAFETY: the kernel hands a valid context to the hook.
+    unsafe { (&raw const (*ctx.skb.skb).protocol).read_volatile() as u16 }
 }

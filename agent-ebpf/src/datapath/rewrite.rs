@@ -9,7 +9,10 @@ use aya_ebpf::{
 };
 use weir_abi::{Address, FlowKey, service::proto};
 
-use crate::packet::{L3, Packet, Part, Quote};
+use crate::{
+    packet::{L3, Packet, Part},
+    work::Work,
+};
 
 /// `BPF_F_IPV6` of newer kernels: a complete checksum of an IPv6 packet stays right (Linux 6.16).
 const BPF_F_IPV6: u64 = 1 << 7;
@@ -18,7 +21,7 @@ const BPF_F_IPV6: u64 = 1 << 7;
 pub(crate) struct Refused;
 
 /// Makes the packet one of `to`, which has the same protocol and family.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn translate(ctx: &TcContext, packet: &Packet, to: &FlowKey) -> Result<(), Refused> {
     let from = &packet.key;
     if from.proto == proto::SCTP && Diff::ports(from, to).0 != 0 {
@@ -50,13 +53,14 @@ pub(crate) fn translate(ctx: &TcContext, packet: &Packet, to: &FlowKey) -> Resul
 
 /// Makes the packet quoted by an ICMP error one of `to`, and the error itself one from `outer_src` to `outer_dst`.
 #[inline(always)]
-pub(crate) fn translate_quote(
-    ctx: &TcContext,
-    packet: &Packet,
-    quote: &Quote,
-    to: &FlowKey,
-    outer: &FlowKey,
-) -> Result<(), Refused> {
+pub(crate) fn translate_quote(ctx: &TcContext, work: &Work) -> Result<(), Refused> {
+    let Work {
+        packet,
+        quote,
+        to,
+        outer,
+        ..
+    } = work;
     let addresses = Diff::addresses(&packet.key, to, packet.v6);
     let ports = Diff::ports(&packet.key, to);
     let outer_from = FlowKey {

@@ -69,6 +69,10 @@ fn remembered(entry: &ServiceEntry, key: &AffinityKey, now: u64) -> Option<Chose
 
 #[inline(always)]
 fn slot(entry: &ServiceEntry, hash: u32) -> Option<Chosen> {
+    // The first slot of an empty range is another service's.
+    if entry.slots_count == 0 {
+        return None;
+    }
     let random = if entry.flags & flags::MAGLEV == 0 {
         // SAFETY: the helper has no preconditions.
         unsafe { bpf_get_prandom_u32() }

@@ -9,34 +9,50 @@ use crate::maps::SERVICES;
 const ATTEMPTS: usize = 4;
 
 /// What the tables say of a destination.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lookup {
     /// Not a service's address.
     Unknown,
-    /// The frontend's entry, or its address's entry when the port is unknown.
-    Found(ServiceEntry),
+    /// The frontend's entry was found, or its address's entry when the port is unknown.
+    Found,
     /// Every attempt met an entry that does not belong to its key.
     Unsealed,
 }
 
-/// Looks a destination up: the frontend first, then its address alone.
-#[inline(always)]
-pub(crate) fn lookup(key: &ServiceKey) -> Lookup {
-    match sealed_entry(key) {
-        Lookup::Unknown => sealed_entry(&ServiceKey::address_only(key.addr, key.scope)),
+/// To be filled by [`lookup`].
+pub(crate) const NO_ENTRY: ServiceEntry = ServiceEntry {
+    seal: 0,
+    id: 0,
+    slots_offset: 0,
+    slots_count: 0,
+    list: 0,
+    affinity_timeout: 0,
+    verdict: Verdict::InconsistentTables as u8,
+    flags: 0,
+    reserved: [0; 2],
+};
+
+/// Looks a destination up: the frontend first, then its address alone. Copies what it found to `entry`.
+#[inline(never)]
+pub(crate) fn lookup(key: &ServiceKey, entry: &mut ServiceEntry) -> Lookup {
+    match sealed_entry(key, entry) {
+        Lookup::Unknown => {
+            sealed_entry(&ServiceKey::address_only(key.addr, key.scope), entry)
+        }
         found => found,
     }
 }
 
 #[inline(always)]
-fn sealed_entry(key: &ServiceKey) -> Lookup {
+fn sealed_entry(key: &ServiceKey, copy: &mut ServiceEntry) -> Lookup {
     for _ in 0..ATTEMPTS {
         let Some(entry) = SERVICES.get_ptr(key) else {
             return Lookup::Unknown;
         };
         // SAFETY: the map returned a live value; the copy may be torn, which the seal tells.
-        let entry = unsafe { entry.read_volatile() };
-        if entry.is_sealed_for(key) {
-            return Lookup::Found(entry);
+        *copy = unsafe { entry.read_volatile() };
+        if copy.is_sealed_for(key) {
+            return Lookup::Found;
         }
     }
     Lookup::Unsealed

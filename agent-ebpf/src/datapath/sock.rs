@@ -4,7 +4,10 @@ use aya_ebpf::{
     EbpfContext,
     bindings::bpf_sock_addr,
     btf_maps::SkStorage,
-    helpers::generated::{bpf_set_retval, bpf_sk_storage_delete, bpf_sk_storage_get},
+    helpers::generated::{
+        bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval, bpf_sk_storage_delete,
+        bpf_sk_storage_get,
+    },
     programs::SockAddrContext,
 };
 use weir_abi::{
@@ -14,8 +17,8 @@ use weir_abi::{
 
 use crate::{
     maps::SOCKET_ORIGINS,
-    select,
-    service::{self, Lookup},
+    select::{self, Chosen},
+    service::{self, Lookup, NO_ENTRY},
     verdict,
 };
 
@@ -26,8 +29,6 @@ const REFUSE: i32 = 0;
 
 const SOCK_STREAM: u32 = 1;
 const IPPROTO_TCP: u32 = 6;
-/// Multipath TCP connects its first subflow through the same hook, under its own protocol number.
-const IPPROTO_MPTCP: u32 = 262;
 const ECONNREFUSED: i32 = 111;
 
 /// Which of the context's address fields the hook may touch.
@@ -50,20 +51,24 @@ pub(crate) fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
     let port_be = sock.port_be();
     let key = service::key(addr, port_be, proto::TCP, scope::INTERNAL);
 
-    let entry = match service::lookup(&key) {
+    let mut entry = NO_ENTRY;
+    match service::lookup(&key, &mut entry) {
         Lookup::Unknown => {
             sock.forget_origin();
             return ALLOW;
         }
         Lookup::Unsealed => return refuse_inconsistent(ctx, 0),
-        Lookup::Found(entry) => entry,
-    };
+        Lookup::Found => {}
+    }
     match service::verdict(&entry) {
         Verdict::Translate => {}
-        Verdict::InconsistentTables => return refuse_inconsistent(ctx, entry.id),
+        // No entry of this scope says that its frontend is none: whoever wrote it meant something else.
+        Verdict::Pass | Verdict::InconsistentTables => return refuse_inconsistent(ctx, entry.id),
         reason => return refuse(reason, entry.id),
     }
-    let Some(backend) = select::random(&entry) else {
+    let client = sock.client(ctx);
+    let hash = sock.hash(ctx);
+    let Some(Chosen { backend, .. }) = select::backend(&entry, &client, hash) else {
         return refuse_inconsistent(ctx, entry.id);
     };
     sock.remember_origin(SocketOrigin {
@@ -130,10 +135,27 @@ macro_rules! store {
 }
 
 impl Sock {
+    /// Who asks, as far as session affinity can know before there is an address: the network namespace.
+    #[inline(always)]
+    fn client(&self, ctx: &SockAddrContext) -> Address {
+        // SAFETY: the context is valid.
+        let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+        Address::from_words([0, 0, cookie as u32, (cookie >> 32) as u32])
+    }
+
+    /// Different for each socket: there is no source port yet to make a flow's hash from.
+    #[inline(always)]
+    fn hash(&self, ctx: &SockAddrContext) -> u32 {
+        // SAFETY: the context is valid.
+        let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+        (cookie as u32).wrapping_mul(0x9e37_79b9)
+    }
+
+    /// Multipath TCP connects its first subflow through the hook, which is a socket of plain TCP.
     #[inline(always)]
     fn is_tcp(&self) -> bool {
         let protocol = load!(self, protocol);
-        load!(self, type_) == SOCK_STREAM && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)
+        load!(self, type_) == SOCK_STREAM && protocol == IPPROTO_TCP
     }
 
     #[inline(always)]

@@ -1,0 +1,224 @@
+//! Answers to what cannot be served: a TCP reset, or an ICMP error, sent back where the packet came from.
+
+use aya_ebpf::{
+    helpers::generated::{
+        bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail,
+    },
+    programs::TcContext,
+};
+use weir_abi::service::proto;
+
+use crate::{
+    deliver::{DROP, ifindex},
+    packet::{L3, Packet, Part, load, tcp},
+    rewrite::{Refused, store},
+    work::{QUOTED, Work},
+};
+
+/// `BPF_ADJ_ROOM_MAC`: room between the Ethernet and the IP header.
+const ROOM_MAC: u32 = 1;
+/// Tells the sender that nobody listens: a reset for TCP, port unreachable for the rest. Errors, resets and later fragments
+/// are never answered (RFC 1122, 3.2.2).
+#[inline(always)]
+pub(crate) fn refuse(ctx: &TcContext, work: &mut Work) -> i32 {
+    let packet = &work.packet;
+    let answered = if packet.part == Part::Later {
+        Err(Refused)
+    } else if packet.key.proto == proto::TCP {
+        reset(ctx, packet)
+    } else {
+        unreachable(ctx, work)
+    };
+    match answered {
+        Ok(()) => back(ctx),
+        Err(Refused) => DROP,
+    }
+}
+
+/// Turns the segment into its own reset (RFC 9293, 3.10.7.1). It keeps its options and data, so that its checksum can be
+/// changed by what changes; a receiver ignores both on a reset. Swapping addresses and ports does not change the sum.
+#[inline(never)]
+fn reset(ctx: &TcContext, packet: &Packet) -> Result<(), Refused> {
+    if packet.tcp_flags & tcp::RST != 0 {
+        return Err(Refused);
+    }
+    let l4 = packet.l4;
+    let old: [u32; 4] = load(ctx, l4 + 4).ok_or(Refused)?;
+    let [sequence, acknowledged, control, _] = old;
+    let offset_flags = control.to_ne_bytes();
+    let mut new_control = offset_flags;
+    let (new_sequence, new_acknowledged) = if packet.tcp_flags & tcp::ACK != 0 {
+        new_control[1] = tcp::RST;
+        (acknowledged, 0)
+    } else {
+        new_control[1] = tcp::RST | tcp::ACK;
+        let header = u32::from(offset_flags[0] >> 4) * 4;
+        let data = ctx.len().saturating_sub(l4).saturating_sub(header);
+        let flags = packet.tcp_flags;
+        let length = data + u32::from(flags & tcp::SYN != 0) + u32::from(flags & tcp::FIN != 0);
+        (0, u32::from_be(sequence).wrapping_add(length).to_be())
+    };
+    let mut before = [sequence, acknowledged, control];
+    let mut after = [new_sequence, new_acknowledged, u32::from_ne_bytes(new_control)];
+    // SAFETY: both are live and of that size.
+    let diff = unsafe { bpf_csum_diff(before.as_mut_ptr(), 12, after.as_mut_ptr(), 12, 0) };
+    // SAFETY: the context is valid; the kernel checks the offset.
+    let result = unsafe { bpf_l4_csum_replace(ctx.skb.skb, l4 + 16, 0, diff as u64 & 0xffff_ffff, 0) };
+    if result != 0 {
+        return Err(Refused);
+    }
+    store(ctx, l4 + 4, &after)?;
+    store(ctx, l4, &[packet.key.dport_be, packet.key.sport_be])?;
+    swap_addresses(ctx, packet)?;
+    swap_ethernet(ctx)
+}
+
+/// Turns the datagram into an ICMP error that quotes its headers.
+#[inline(never)]
+fn unreachable(ctx: &TcContext, work: &mut Work) -> Result<(), Refused> {
+    let (packet, quote) = (&work.packet, &mut work.headers);
+    // The IP header and the first eight bytes of what it carries: what a sender needs to find its socket.
+    let quoted = u64::from(packet.l4.wrapping_sub(L3).wrapping_add(8));
+    if quoted > QUOTED as u64 {
+        return Err(Refused);
+    }
+    // Opaque, since the compiler would make one comparison of the two, whose result the verifier cannot follow.
+    let quoted = core::hint::black_box(quoted);
+    if quoted < 28 {
+        return Err(Refused);
+    }
+    *quote = [0; QUOTED / 4];
+    // SAFETY: the buffer has room for `quoted` bytes; the context is valid.
+    let loaded = unsafe {
+        aya_ebpf::helpers::generated::bpf_skb_load_bytes(
+            ctx.skb.skb.cast(),
+            L3,
+            quote.as_mut_ptr().cast(),
+            quoted as u32,
+        )
+    };
+    let quoted = quoted as u32;
+    // SAFETY: the context is valid; the kernel checks the lengths.
+    let resized = unsafe {
+        bpf_skb_change_tail(ctx.skb.skb, L3 + quoted, 0) | bpf_skb_adjust_room(
+            ctx.skb.skb,
+            if packet.v6 { 48 } else { 28 },
+            ROOM_MAC,
+            0,
+        )
+    };
+    if loaded != 0 || resized != 0 {
+        return Err(Refused);
+    }
+    // SAFETY: live and of that size.
+    let sum = unsafe {
+        bpf_csum_diff(core::ptr::null_mut(), 0, quote.as_mut_ptr(), QUOTED as u32, 0)
+    };
+    let sum = fold(sum as u64 & 0xffff_ffff);
+    if packet.v6 {
+        icmpv6_header(ctx, packet, quoted, sum)?;
+    } else {
+        icmp_header(ctx, packet, quoted, sum)?;
+    }
+    swap_ethernet(ctx)
+}
+
+#[inline(always)]
+fn icmp_header(ctx: &TcContext, packet: &Packet, quoted: u32, sum: u32) -> Result<(), Refused> {
+    let (src, dst) = (packet.key.dst.to_words()[3], packet.key.src.to_words()[3]);
+    let length = ((28 + quoted) as u16).to_be_bytes();
+    let mut ip = [
+        u32::from_ne_bytes([0x45, 0, length[0], length[1]]),
+        0,
+        u32::from_ne_bytes([64, 1, 0, 0]),
+        src,
+        dst,
+    ];
+    // SAFETY: live and of that size.
+    let header_sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, ip.as_mut_ptr(), 20, 0) };
+    let checksum = !(fold(header_sum as u64 & 0xffff_ffff) as u16);
+    let [a, b] = checksum.to_ne_bytes();
+    ip[2] = u32::from_ne_bytes([64, 1, a, b]);
+    store(ctx, L3, &ip)?;
+    // Destination unreachable, port unreachable (RFC 792).
+    let kind = u32::from(u16::from_ne_bytes([3, 3]));
+    let checksum = !(fold(u64::from(kind) + u64::from(sum)) as u16);
+    let [a, b] = checksum.to_ne_bytes();
+    store(ctx, L3 + 20, &[u32::from_ne_bytes([3, 3, a, b]), 0])
+}
+
+#[inline(always)]
+fn icmpv6_header(ctx: &TcContext, packet: &Packet, quoted: u32, sum: u32) -> Result<(), Refused> {
+    let (src, dst) = (packet.key.dst.to_words(), packet.key.src.to_words());
+    let payload = 8 + quoted;
+    let length = (payload as u16).to_be_bytes();
+    let ip = [
+        u32::from_ne_bytes([0x60, 0, 0, 0]),
+        u32::from_ne_bytes([length[0], length[1], 58, 64]),
+        src[0],
+        src[1],
+        src[2],
+        src[3],
+        dst[0],
+        dst[1],
+        dst[2],
+        dst[3],
+    ];
+    store(ctx, L3, &ip)?;
+    // The pseudo header (RFC 8200, 8.1), and destination unreachable, port unreachable (RFC 4443).
+    let mut pseudo = [
+        src[0],
+        src[1],
+        src[2],
+        src[3],
+        dst[0],
+        dst[1],
+        dst[2],
+        dst[3],
+        payload.to_be(),
+        58_u32.to_be(),
+        u32::from_ne_bytes([1, 4, 0, 0]),
+    ];
+    // SAFETY: live and of that size.
+    let pseudo_sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, pseudo.as_mut_ptr(), 44, 0) };
+    let checksum = !(fold((pseudo_sum as u64 & 0xffff_ffff) + u64::from(sum)) as u16);
+    let [a, b] = checksum.to_ne_bytes();
+    store(ctx, L3 + 40, &[u32::from_ne_bytes([1, 4, a, b]), 0])
+}
+
+/// Folds a sum to 16 bits.
+#[inline(always)]
+fn fold(sum: u64) -> u32 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u32
+}
+
+#[inline(always)]
+fn swap_addresses(ctx: &TcContext, packet: &Packet) -> Result<(), Refused> {
+    let (src, dst) = (packet.key.src.to_words(), packet.key.dst.to_words());
+    if packet.v6 {
+        store(
+            ctx,
+            L3 + 8,
+            &[dst[0], dst[1], dst[2], dst[3], src[0], src[1], src[2], src[3]],
+        )
+    } else {
+        store(ctx, L3 + 12, &[dst[3], src[3]])
+    }
+}
+
+#[inline(always)]
+fn swap_ethernet(ctx: &TcContext) -> Result<(), Refused> {
+    let old: [u8; 12] = load(ctx, 0).ok_or(Refused)?;
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = old;
+    store(ctx, 0, &[g, h, i, j, k, l, a, b, c, d, e, f])
+}
+
+/// Out of the device the packet came in by.
+#[inline(always)]
+fn back(ctx: &TcContext) -> i32 {
+    // SAFETY: the helper takes any index.
+    unsafe { bpf_redirect(ifindex(ctx), 0) as i32 }
+}

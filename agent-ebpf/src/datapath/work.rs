@@ -1,0 +1,29 @@
+//! What a packet program works on.
+
+use weir_abi::{Flow, FlowKey, ServiceEntry};
+
+use crate::packet::{Packet, Quote};
+
+/// The longest quoted headers: an IPv6 header with a few extensions, and the first eight bytes behind them.
+pub(crate) const QUOTED: usize = 104;
+
+/// Lives in a per-CPU map, since it is more than a program's stack of 512 bytes has room for. Every field is written before
+/// it is read, for each packet.
+pub(crate) struct Work {
+    /// The packet.
+    pub(crate) packet: Packet,
+    /// What an ICMP error quotes.
+    pub(crate) quote: Quote,
+    /// What the packet becomes.
+    pub(crate) to: FlowKey,
+    /// What an ICMP error itself becomes.
+    pub(crate) outer: FlowKey,
+    /// The entry of the service it is addressed to.
+    pub(crate) entry: ServiceEntry,
+    /// The headers that an ICMP error of ours quotes.
+    pub(crate) headers: [u32; QUOTED / 4],
+    /// The flow that is being made.
+    pub(crate) flow: Flow,
+    /// The flow of its answers.
+    pub(crate) answers: Flow,
+}

@@ -35,6 +35,30 @@ fn weir_connect6(ctx: SockAddrContext) -> i32 {
     sock::connect(&ctx, sock::Family::V6)
 }
 
+/// Datagrams of unconnected IPv4 sockets.
+#[cgroup_sock_addr(sendmsg4)]
+fn weir_sendmsg4(ctx: SockAddrContext) -> i32 {
+    sock::sendmsg(&ctx, sock::Family::V4)
+}
+
+/// Datagrams of unconnected IPv6 sockets.
+#[cgroup_sock_addr(sendmsg6)]
+fn weir_sendmsg6(ctx: SockAddrContext) -> i32 {
+    sock::sendmsg(&ctx, sock::Family::V6)
+}
+
+/// Whom a datagram came from, IPv4 sockets.
+#[cgroup_sock_addr(recvmsg4)]
+fn weir_recvmsg4(ctx: SockAddrContext) -> i32 {
+    sock::recvmsg(&ctx, sock::Family::V4)
+}
+
+/// Whom a datagram came from, IPv6 sockets.
+#[cgroup_sock_addr(recvmsg6)]
+fn weir_recvmsg6(ctx: SockAddrContext) -> i32 {
+    sock::recvmsg(&ctx, sock::Family::V6)
+}
+
 /// The peer name that an application reads back, IPv4 sockets.
 #[cgroup_sock_addr(getpeername4)]
 fn weir_getpeername4(ctx: SockAddrContext) -> i32 {

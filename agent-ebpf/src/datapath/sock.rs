@@ -11,12 +11,13 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use weir_abi::{
-    Address, Backend, SocketOrigin, Verdict,
+    Address, Backend, DatagramOrigin, DatagramPeer, ServiceEntry, SocketOrigin, Verdict,
+    config::flags::OPT_OUTS,
     service::{proto, scope},
 };
 
 use crate::{
-    maps::SOCKET_ORIGINS,
+    maps::{self, DATAGRAM_ORIGINS, OPT_OUT, SOCKET_ORIGINS},
     select::{self, Chosen},
     service::{self, Lookup, NO_ENTRY},
     verdict,
@@ -28,7 +29,9 @@ const ALLOW: i32 = 1;
 const REFUSE: i32 = 0;
 
 const SOCK_STREAM: u32 = 1;
+const SOCK_DGRAM: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
+const IPPROTO_UDP: u32 = 17;
 const ECONNREFUSED: i32 = 111;
 
 /// Which of the context's address fields the hook may touch.
@@ -40,46 +43,105 @@ pub(crate) enum Family {
     V6,
 }
 
-/// `connect(2)`: sends a TCP socket that asks for a service to a backend, or refuses it at once.
+/// `connect(2)`: sends a TCP socket that asks for a service to a backend, or refuses it at once. So it does with UDP sockets
+/// of the node itself; those of pods are translated packet by packet.
 #[inline(always)]
 pub(crate) fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
     let sock = Sock(ctx.sock_addr);
-    if !sock.is_tcp() {
+    let Some(proto) = sock.translated_protocol(ctx) else {
         return ALLOW;
-    }
+    };
     let addr = sock.address(family);
     let port_be = sock.port_be();
-    let key = service::key(addr, port_be, proto::TCP, scope::INTERNAL);
+    match choose(ctx, addr, port_be, proto) {
+        Ok(Some(backend)) => {
+            sock.remember_origin(&addr, port_be, &backend);
+            sock.send_to(family, &backend);
+            ALLOW
+        }
+        Ok(None) => {
+            sock.forget_origin();
+            ALLOW
+        }
+        Err(Refused) => REFUSE,
+    }
+}
 
+/// `sendto(2)` and `sendmsg(2)` of an unconnected UDP socket of the node itself.
+#[inline(always)]
+pub(crate) fn sendmsg(ctx: &SockAddrContext, family: Family) -> i32 {
+    let sock = Sock(ctx.sock_addr);
+    let Some(proto) = sock.translated_protocol(ctx) else {
+        return ALLOW;
+    };
+    let addr = sock.address(family);
+    let port_be = sock.port_be();
+    match choose(ctx, addr, port_be, proto) {
+        Ok(Some(backend)) => {
+            sock.remember_datagram(ctx, &addr, port_be, &backend);
+            sock.send_to(family, &backend);
+            ALLOW
+        }
+        Ok(None) => ALLOW,
+        Err(Refused) => REFUSE,
+    }
+}
+
+/// `recvmsg(2)` of a UDP socket of the node itself: a datagram from a backend comes from the service that was asked.
+#[inline(always)]
+pub(crate) fn recvmsg(ctx: &SockAddrContext, family: Family) -> i32 {
+    let sock = Sock(ctx.sock_addr);
+    let peer = sock.datagram_peer(ctx, sock.address(family), sock.port_be());
+    if let Some(origin) = DATAGRAM_ORIGINS.get_ptr(&peer) {
+        // SAFETY: a live value of the map.
+        let origin = unsafe { origin.read_volatile() };
+        sock.set_address(family, origin.addr);
+        sock.set_port_be(origin.port_be);
+        return ALLOW;
+    }
+    getpeername(ctx, family)
+}
+
+/// The system call is refused; the error is set.
+struct Refused;
+
+/// A backend for a destination; `None` when it is no service's.
+#[inline(never)]
+fn choose(
+    ctx: &SockAddrContext,
+    addr: Address,
+    port_be: u16,
+    proto: u8,
+) -> Result<Option<Backend>, Refused> {
+    let sock = Sock(ctx.sock_addr);
+    let key = service::key(addr, port_be, proto, scope::INTERNAL);
     let mut entry = NO_ENTRY;
     match service::lookup(&key, &mut entry) {
-        Lookup::Unknown => {
-            sock.forget_origin();
-            return ALLOW;
-        }
-        Lookup::Unsealed => return refuse_inconsistent(ctx, 0),
+        Lookup::Unknown => return Ok(None),
+        Lookup::Unsealed => return Err(refuse_inconsistent(ctx, 0)),
         Lookup::Found => {}
     }
     match service::verdict(&entry) {
         Verdict::Translate => {}
         // No entry of this scope says that its frontend is none: whoever wrote it meant something else.
-        Verdict::Pass | Verdict::InconsistentTables => return refuse_inconsistent(ctx, entry.id),
-        reason => return refuse(reason, entry.id),
+        Verdict::Pass | Verdict::InconsistentTables => {
+            return Err(refuse_inconsistent(ctx, entry.id));
+        }
+        reason => return Err(refuse(reason, entry.id)),
     }
     let client = sock.client(ctx);
     let hash = sock.hash(ctx);
-    let Some(Chosen { backend, .. }) = select::backend(&entry, &client, hash) else {
-        return refuse_inconsistent(ctx, entry.id);
+    let Some(Chosen { backend, .. }) = backend(&entry, &client, hash) else {
+        return Err(refuse_inconsistent(ctx, entry.id));
     };
-    sock.remember_origin(SocketOrigin {
-        service_addr: addr,
-        backend_addr: backend.addr,
-        service_port_be: port_be,
-        backend_port_be: backend.port_be,
-    });
-    sock.send_to(family, &backend);
     verdict::count(Verdict::Translate, entry.id);
-    ALLOW
+    Ok(Some(backend))
+}
+
+/// [`select::backend`] with a stack frame of its own.
+#[inline(never)]
+fn backend(entry: &ServiceEntry, client: &Address, hash: u32) -> Option<Chosen> {
+    select::backend(entry, client, hash)
 }
 
 /// `getpeername(2)`: a translated socket's peer is the service that it asked for.
@@ -97,15 +159,15 @@ pub(crate) fn getpeername(ctx: &SockAddrContext, family: Family) -> i32 {
 }
 
 #[inline(always)]
-fn refuse(reason: Verdict, id: u32) -> i32 {
+fn refuse(reason: Verdict, id: u32) -> Refused {
     verdict::count(reason, id);
     // SAFETY: the helper takes any errno.
     unsafe { bpf_set_retval(-ECONNREFUSED) };
-    REFUSE
+    Refused
 }
 
 #[inline(never)]
-fn refuse_inconsistent(ctx: &SockAddrContext, id: u32) -> i32 {
+fn refuse_inconsistent(ctx: &SockAddrContext, id: u32) -> Refused {
     aya_log_ebpf::error!(
         ctx,
         "service tables are inconsistent (service port id {}, process {})",
@@ -151,11 +213,37 @@ impl Sock {
         (cookie as u32).wrapping_mul(0x9e37_79b9)
     }
 
+    /// The socket's protocol, if its address is to be translated here.
+    ///
     /// Multipath TCP connects its first subflow through the hook, which is a socket of plain TCP.
     #[inline(always)]
-    fn is_tcp(&self) -> bool {
-        let protocol = load!(self, protocol);
-        load!(self, type_) == SOCK_STREAM && protocol == IPPROTO_TCP
+    fn translated_protocol(&self, ctx: &SockAddrContext) -> Option<u8> {
+        let proto = match (load!(self, type_), load!(self, protocol)) {
+            (SOCK_STREAM, IPPROTO_TCP) => proto::TCP,
+            (SOCK_DGRAM, IPPROTO_UDP) => proto::UDP,
+            _ => return None,
+        };
+        let Some(config) = maps::config() else {
+            return (proto == proto::TCP).then_some(proto);
+        };
+        // SAFETY: live fields; user space changes them.
+        let (flags, own) = unsafe {
+            (
+                (&raw const config.flags).read_volatile(),
+                (&raw const config.netns_cookie).read_volatile(),
+            )
+        };
+        if proto == proto::TCP && flags & OPT_OUTS == 0 {
+            return Some(proto);
+        }
+        // SAFETY: the context is valid.
+        let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+        let translated = match proto {
+            proto::TCP => OPT_OUT.get_ptr(cookie).is_none(),
+            // A pod's datagrams follow their backend packet by packet; the node's own pass no device of a pod.
+            _ => cookie == own,
+        };
+        translated.then_some(proto)
     }
 
     #[inline(always)]
@@ -208,12 +296,47 @@ impl Sock {
         (!origin.is_null()).then(|| unsafe { *origin })
     }
 
-    #[inline(always)]
-    fn remember_origin(&self, mut origin: SocketOrigin) {
+    #[inline(never)]
+    fn remember_origin(&self, addr: &Address, port_be: u16, backend: &Backend) {
+        let mut origin = SocketOrigin {
+            service_addr: *addr,
+            backend_addr: backend.addr,
+            service_port_be: port_be,
+            backend_port_be: backend.port_be,
+        };
         let stored = self.storage(&raw mut origin, BPF_SK_STORAGE_GET_F_CREATE);
         if !stored.is_null() {
             // SAFETY: as in `origin`. The value may be that of an earlier connect of this socket.
             unsafe { *stored = origin };
+        }
+    }
+
+    #[inline(never)]
+    fn remember_datagram(
+        &self,
+        ctx: &SockAddrContext,
+        addr: &Address,
+        port_be: u16,
+        backend: &Backend,
+    ) {
+        let peer = self.datagram_peer(ctx, backend.addr, backend.port_be);
+        let origin = DatagramOrigin {
+            addr: *addr,
+            port_be,
+            reserved: [0; 2],
+        };
+        // A full LRU map evicts; what still fails shows the application a backend's address.
+        let _ = DATAGRAM_ORIGINS.insert(&peer, &origin, 0);
+    }
+
+    #[inline(always)]
+    fn datagram_peer(&self, ctx: &SockAddrContext, addr: Address, port_be: u16) -> DatagramPeer {
+        DatagramPeer {
+            // SAFETY: the context is valid.
+            cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
+            addr,
+            port_be,
+            reserved: [0; 6],
         }
     }
 

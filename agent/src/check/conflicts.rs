@@ -5,10 +5,8 @@ use std::{fs, io, process::Command};
 use aya::programs::loaded_programs;
 use rustix::net::netlink::NETFILTER;
 
-use super::{
-    Finding, Group, State, Thing,
-    netlink::{Expect, attributes, request},
-};
+use super::{Finding, Group, State, Thing};
+use crate::netlink::{Expect, attributes, request};
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN`
 const GET_CHAINS: u16 = 10 << 8 | 4;

@@ -4,7 +4,6 @@
 
 mod conflicts;
 mod kernel;
-mod netlink;
 mod node;
 mod programs;
 mod raw;

@@ -4,10 +4,8 @@ use std::io;
 
 use rustix::net::netlink::SOCK_DIAG;
 
-use super::{
-    Finding, Group, State, Thing,
-    netlink::{Expect, request},
-};
+use super::{Finding, Group, State, Thing};
+use crate::netlink::{Expect, request};
 
 const SOCK_DESTROY: u16 = 21;
 

@@ -46,10 +46,16 @@ impl Layout {
         self.version_dir().join("maps").join(name)
     }
 
+    /// The directory of this version's links.
+    #[must_use]
+    pub fn links(&self) -> PathBuf {
+        self.version_dir().join("links")
+    }
+
     /// Where the link of that hook is pinned.
     #[must_use]
     pub fn link(&self, hook: &str) -> PathBuf {
-        self.version_dir().join("links").join(hook)
+        self.links().join(hook)
     }
 
     /// Makes the directories.

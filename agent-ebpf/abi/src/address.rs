@@ -7,6 +7,10 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 #[repr(C, align(4))]
 pub struct Address(pub [u8; 16]);
 
+#[cfg(feature = "user")]
+// SAFETY: bytes only, without padding: any are a valid value.
+unsafe impl aya::Pod for Address {}
+
 const V4_PREFIX: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 
 impl Address {

@@ -51,12 +51,47 @@ pub const HOOKS: [Hook; 4] = [
     },
 ];
 
+/// The hooks at interfaces, which come and go with pods. What restores addresses comes before what changes them.
+pub const INTERFACE_HOOKS: [Hook; 4] = [
+    Hook {
+        name: "to_pod",
+        program: "weir_to_pod",
+        place: "host side of each pod's veth, tcx egress, last",
+        does: "restores the service's address in answers",
+        reason: "the last place on the node where every packet to the pod is seen, whatever delivered it: routes, a bridge, or \
+                 the node itself",
+    },
+    Hook {
+        name: "from_pod",
+        program: "weir_from_pod",
+        place: "host side of each pod's veth, tcx ingress, first",
+        does: "sends to a backend whatever was not translated at its socket: UDP, SCTP, pods that opt out, sandboxes with a \
+               kernel of their own",
+        reason: "before routing and conntrack see the packet, and where no process in the pod can be in the way",
+    },
+    Hook {
+        name: "to_net",
+        program: "weir_to_net",
+        place: "external devices, tcx egress, last",
+        does: "restores the service's address in answers to clients outside",
+        reason: "behind the node's own masquerading, next to the wire",
+    },
+    Hook {
+        name: "from_net",
+        program: "weir_from_net",
+        place: "external devices, tcx ingress, first",
+        does: "sends what comes for node ports, load balancers' and external addresses to a backend, masqueraded where the \
+               answer would miss this node",
+        reason: "before the node's own stack takes the packet for its own",
+    },
+];
+
 /// The hook map as a Markdown table.
 #[must_use]
 pub fn markdown_table() -> String {
     let mut table =
         String::from("| Hook | Where | What | Why there |\n| --- | --- | --- | --- |\n");
-    for hook in HOOKS {
+    for hook in HOOKS.iter().chain(&INTERFACE_HOOKS) {
         let _ = writeln!(
             table,
             "| `{}` | {} | {} | {} |",

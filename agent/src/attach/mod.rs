@@ -3,7 +3,9 @@
 mod cgroup;
 mod hooks;
 mod socket;
+mod tcx;
 
 pub use cgroup::{CgroupRoot, find_cgroup_root};
-pub use hooks::{HOOKS, Hook, markdown_table};
+pub use hooks::{HOOKS, Hook, INTERFACE_HOOKS, markdown_table};
 pub use socket::{Attached, How, attach_socket_hooks};
+pub use tcx::{InterfaceHook, is_gone};

@@ -4,10 +4,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::error::ModelError;
 use super::name::ObjectName;
 use super::parse;
+
+/// Annotation of a pod whose sockets are left alone, if its value is `disabled`: its packets are translated on their way instead.
+/// For what looks at its sockets' addresses itself, such as a service mesh's sidecar.
+pub const SOCKET_TRANSLATION: &str = "weir.dev/socket-translation";
 
 /// A Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +31,8 @@ pub struct Pod {
     pub ips: Vec<IpAddr>,
     /// Its labels, sorted by key.
     pub labels: Box<[(Arc<str>, Arc<str>)]>,
+    /// Whether its sockets are to be left alone ([`SOCKET_TRANSLATION`]).
+    pub opt_out: bool,
 }
 
 impl Pod {
@@ -50,8 +57,15 @@ impl Pod {
             finished: matches!(phase, Some("Succeeded" | "Failed")),
             ips: object.status.as_ref().map_or(Ok(Vec::new()), addresses)?,
             labels: parse::labels(&object.metadata),
+            opt_out: opts_out(&object.metadata),
         })
     }
+}
+
+fn opts_out(metadata: &ObjectMeta) -> bool {
+    let annotations = metadata.annotations.as_ref();
+    let value = annotations.and_then(|annotations| annotations.get(SOCKET_TRANSLATION));
+    value.is_some_and(|value| value.trim() == "disabled")
 }
 
 fn addresses(status: &api::PodStatus) -> Result<Vec<IpAddr>, ModelError> {
@@ -118,6 +132,18 @@ mod tests {
             ));
             assert_eq!(pod.expect("valid").finished, finished, "{phase}");
         }
+    }
+
+    #[test]
+    fn sockets_are_left_alone_on_request_only() {
+        for (value, opt_out) in [("disabled", true), (" disabled ", true), ("enabled", false), ("", false)] {
+            let pod = reduce(&format!(
+                r#"{{"metadata": {{"name": "p", "annotations": {{"weir.dev/socket-translation": "{value}"}}}}}}"#
+            ));
+            assert_eq!(pod.expect("valid").opt_out, opt_out, "{value:?}");
+        }
+        let bare = reduce(r#"{"metadata": {"name": "p"}}"#).expect("valid");
+        assert!(!bare.opt_out);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod log;
 pub mod metrics;
 mod netlink;
 pub mod node;
+pub mod pods;
 pub mod run;
 pub mod sockets;
 pub mod source;

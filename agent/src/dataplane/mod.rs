@@ -1,6 +1,7 @@
 //! The kernel tables behind a trait: one implementation writes the kernel's maps, the other one memory, and fails where
 //! a test tells it to.
 
+mod config;
 mod kernel;
 mod mapping;
 mod memory;
@@ -12,6 +13,7 @@ use aya::maps::MapError;
 use thiserror::Error;
 use weir_core::plan::{Capacity, Op, Snapshot};
 
+pub use config::Config;
 pub use kernel::{Counters, Kernel};
 pub use memory::Memory;
 pub use object::{Object, PINNED_MAPS};

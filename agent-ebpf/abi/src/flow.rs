@@ -91,6 +91,10 @@ pub mod flags {
     pub const MASQUERADED: u8 = 2;
     /// The client is outside: it came in over an external device.
     pub const EXTERNAL: u8 = 4;
+    /// The client is its own backend.
+    pub const HAIRPIN: u8 = 8;
+    /// One side of the TCP connection has ended it.
+    pub const CLOSING: u8 = 16;
 }
 
 /// Key of `FRAGMENTS` (LRU): a fragmented datagram.

@@ -3,134 +3,288 @@
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
     helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns},
-    programs::TcContext,
 };
 use weir_abi::{
-    Address, Flow, FlowKey, NodeConfig, ServiceEntry, SourceRangeKey, Verdict, config,
+    Address, Flow, NodeConfig, ServiceEntry, SourceRangeKey, Verdict, config,
     flow::{flags, kind},
     service::{self, proto, scope},
 };
 
 use crate::{
     maps::{ENDPOINTS, FLOWS, SOURCE_RANGES},
-    packet::{Packet, tcp},
-    select,
+    packet::{L3, Packet, tcp},
+    select, verdict,
     work::Work,
 };
 
 /// How many masquerade ports are tried for a flow. With ports half taken, one flow in 65,000 finds none of sixteen free.
-const PORT_ATTEMPTS: usize = 16;
-/// How many backends are tried when the answers would be taken for those of another flow.
-const CLASH_ATTEMPTS: usize = 4;
-/// A flow that saw no packet for this long gives way to another that wants its answers' key.
-const IDLE: u64 = 60 * 1_000_000_000;
+const PORT_ATTEMPTS: u32 = 16;
+const SECOND: u64 = 1_000_000_000;
+/// An established TCP connection without a packet for this long gives way to another flow that wants its answers' key.
+/// Longer than the two hours after which TCP's own keepalive speaks.
+const IDLE_TCP: u64 = 8000 * SECOND;
+/// The same for what is not established any more or not yet, and for protocols that do not say.
+const IDLE: u64 = 120 * SECOND;
+/// How often a flow's packets make sure that its answers' flow is still there.
+const CHECK_PACKETS: u64 = 64;
+const CHECK_PAUSE: u64 = SECOND;
 
-/// What a flow table says of a packet.
+/// What is known about packets like this one. What they become is in [`Work::to`].
 pub(crate) enum Found {
     /// Follow this.
-    Flow(*mut Flow),
+    Flow(Way),
     /// Nothing: decide anew.
     Nothing,
     /// The backend is gone, and the connection with it.
     Gone(u32),
 }
 
+/// How a packet goes on.
+#[derive(Clone, Copy)]
+pub(crate) struct Way {
+    /// As [`Flow::ifindex`].
+    pub(crate) ifindex: u32,
+    /// As [`Flow::service_id`].
+    pub(crate) service_id: u32,
+    /// As [`Flow::kind`].
+    pub(crate) kind: u8,
+    /// As [`Flow::flags`].
+    pub(crate) flags: u8,
+}
+
+impl Way {
+    #[inline(always)]
+    pub(crate) const fn of(flow: &Flow) -> Self {
+        Self {
+            ifindex: flow.ifindex,
+            service_id: flow.service_id,
+            kind: flow.kind,
+            flags: flow.flags,
+        }
+    }
+}
+
 /// Looks up what was decided for packets like this one, and whether that still holds.
 #[inline(always)]
-pub(crate) fn find(packet: &Packet, config: &NodeConfig) -> Found {
-    let Some(flow) = FLOWS.get_ptr_mut(&packet.key) else {
+pub(crate) fn find(work: &mut Work, config: &NodeConfig) -> Found {
+    let Some(flow) = FLOWS.get_ptr_mut(&work.packet.key) else {
         return Found::Nothing;
     };
-    // SAFETY: a live value of the map; should the element be evicted and reused meanwhile, its new owner's counters are
-    // off by one packet.
-    let value = unsafe { &mut *flow };
-    let epoch = epoch(config);
-    match value.kind {
-        kind::FORWARD => {
-            let alive = select::active(value.backend_id)
-                .is_some_and(|backend| backend.generation == value.generation);
-            if !alive {
-                let service_id = value.service_id;
-                let _ = FLOWS.remove(&packet.key);
-                // UDP and SCTP move on; so does a TCP connection that is only about to be made.
-                let moves = packet.key.proto != proto::TCP || packet.tcp_flags & tcp::SYN != 0;
-                return if moves { Found::Nothing } else { Found::Gone(service_id) };
-            }
+    // SAFETY: a live value of the map. Should the element be evicted and reused in this very moment, its new owner's
+    // counters are off by one packet; nothing else is written in place.
+    let flow = unsafe { &mut *flow };
+    work.to = flow.to;
+    let now = now();
+    if flow.kind == kind::FORWARD {
+        let alive = select::active(flow.backend_id)
+            .is_some_and(|backend| backend.generation == flow.generation);
+        let syn = work.packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+        if !alive {
+            let service_id = flow.service_id;
+            forget(work);
+            // UDP and SCTP move on; so does a TCP connection that is only about to be made.
+            let moves = work.packet.key.proto != proto::TCP || syn;
+            return if moves {
+                Found::Nothing
+            } else {
+                Found::Gone(service_id)
+            };
         }
+        let idle = now.saturating_sub(flow.last_seen);
+        // The same ports again, but not the same conversation. A SYN that is sent again is one of the same.
+        let over = if work.packet.key.proto == proto::TCP {
+            syn && (flow.flags & flags::CLOSING != 0 || idle > IDLE)
+        } else {
+            idle > IDLE
+        };
+        if over {
+            forget(work);
+            return Found::Nothing;
+        }
+        let check = flow.packets % CHECK_PACKETS == 0 || idle > CHECK_PAUSE;
+        if check && !answers_expected(work, flow) {
+            forget_forward(work);
+            return Found::Nothing;
+        }
+    } else if flow.kind == kind::DIRECT && flow.epoch != work.epoch {
         // A service may have appeared at that address since.
-        kind::DIRECT if value.epoch != epoch => return Found::Nothing,
-        _ => {}
+        return Found::Nothing;
     }
-    if value.epoch != epoch {
-        value.ifindex = direct_ifindex(&value.to, config);
-        value.epoch = epoch;
+    touch(flow, &work.packet, now);
+    if work.packet.tcp_flags & (tcp::FIN | tcp::RST) != 0 {
+        close(work, flow);
     }
-    Found::Flow(flow)
+    if flow.epoch != work.epoch {
+        renew(work, flow, config);
+        return Found::Flow(Way::of(&work.flow));
+    }
+    Found::Flow(Way::of(flow))
+}
+
+/// Looks up what an answer becomes that this node's own stack sends. False when it is none.
+#[inline(always)]
+pub(crate) fn find_answer(work: &mut Work) -> Option<Way> {
+    let flow = FLOWS.get_ptr_mut(&work.packet.key)?;
+    // SAFETY: as in `find`.
+    let flow = unsafe { &mut *flow };
+    if flow.kind != kind::REVERSE {
+        return None;
+    }
+    work.to = flow.to;
+    touch(flow, &work.packet, now());
+    if work.packet.tcp_flags & (tcp::FIN | tcp::RST) != 0 {
+        close(work, flow);
+    }
+    Some(Way::of(flow))
 }
 
 /// Counts a packet.
 #[inline(always)]
-pub(crate) fn touch(flow: &mut Flow, ctx: &TcContext) {
-    flow.last_seen = now();
+fn touch(flow: &mut Flow, packet: &Packet, now: u64) {
+    flow.last_seen = now;
     flow.packets += 1;
-    flow.bytes += u64::from(ctx.len()).saturating_sub(u64::from(crate::packet::L3));
+    flow.bytes += length(packet);
 }
 
-/// Remembers that a packet is not addressed to a service. Returns where to hand it to, as [`Flow::ifindex`].
+/// The length of the IP packet.
 #[inline(always)]
-pub(crate) fn direct(work: &mut Work, config: &NodeConfig) -> u32 {
+fn length(packet: &Packet) -> u64 {
+    u64::from(packet.end.wrapping_sub(L3))
+}
+
+/// One side ends the connection: its ports may soon be another's.
+#[inline(never)]
+fn close(work: &Work, flow: &mut Flow) {
+    if flow.flags & flags::CLOSING != 0 || flow.kind == kind::DIRECT {
+        flow.flags |= flags::CLOSING;
+        return;
+    }
+    flow.flags |= flags::CLOSING;
+    if let Some(other) = FLOWS.get_ptr_mut(work.to.reversed()) {
+        // SAFETY: a live value of the map; reused meanwhile, another flow may have to give way earlier.
+        let other = unsafe { &mut *other };
+        if other.kind == kind::FORWARD || other.kind == kind::REVERSE {
+            other.flags |= flags::CLOSING;
+        }
+    }
+}
+
+/// Removes both directions of a flow of [`kind::FORWARD`].
+#[inline(never)]
+fn forget(work: &mut Work) {
+    let answers = work.to.reversed();
+    if let Some(other) = FLOWS.get_ptr(&answers) {
+        // SAFETY: a live value of the map.
+        let ours = unsafe { (*other).to } == work.packet.key.reversed();
+        if ours {
+            let _ = FLOWS.remove(&answers);
+        }
+    }
+    forget_forward(work);
+}
+
+#[inline(always)]
+fn forget_forward(work: &Work) {
+    let _ = FLOWS.remove(&work.packet.key);
+}
+
+/// Makes sure that the answers' flow is there and young enough not to be evicted: a conversation may be one-sided for
+/// long. False when the answers are another flow's by now.
+#[inline(never)]
+fn answers_expected(work: &mut Work, flow: &Flow) -> bool {
+    let key = work.to.reversed();
+    if let Some(other) = FLOWS.get_ptr(&key) {
+        // SAFETY: a live value of the map.
+        let (to, kind) = unsafe { ((*other).to, (*other).kind) };
+        if kind == kind::REVERSE {
+            return to == work.packet.key.reversed();
+        }
+    }
+    work.flow = *flow;
+    let to = work.to;
+    let expected = expect_answers(work);
+    work.to = to;
+    expected
+}
+
+/// Looks a flow's local destination up again: pods have come or gone since. The element is replaced, not written to: it may
+/// be another flow's by now.
+#[inline(never)]
+fn renew(work: &mut Work, flow: &Flow, config: &NodeConfig) {
+    work.flow = *flow;
     let flow = &mut work.flow;
-    flow.to = work.packet.key;
-    begin(flow, config);
+    let hairpin = flow.flags & flags::HAIRPIN != 0;
+    flow.ifindex = local_ifindex(&flow.to.dst, hairpin, config);
+    flow.epoch = work.epoch;
+    let _ = FLOWS.insert(&work.packet.key, &*flow, u64::from(BPF_ANY));
+}
+
+/// Remembers that a packet is not addressed to a service. The flow to follow is [`Work::flow`].
+#[inline(never)]
+pub(crate) fn direct(work: &mut Work, config: &NodeConfig) {
+    work.to = work.packet.key;
+    let (flow, packet) = (&mut work.flow, &work.packet);
+    begin(flow, packet, work.epoch);
+    if let Some(known) = FLOWS.get_ptr(&packet.key) {
+        // SAFETY: a live value of the map.
+        let (kind, packets, bytes) = unsafe { ((*known).kind, (*known).packets, (*known).bytes) };
+        if kind == kind::DIRECT {
+            flow.packets += packets;
+            flow.bytes += bytes;
+        }
+    }
+    flow.to = packet.key;
     flow.backend_id = 0;
     flow.generation = 0;
-    flow.ifindex = direct_ifindex(&flow.to, config);
+    flow.ifindex = local_ifindex(&flow.to.dst, false, config);
     flow.service_id = 0;
     flow.kind = kind::DIRECT;
     flow.flags = 0;
     // Without room the next packet is looked at again: slower, not wrong.
-    let _ = FLOWS.insert(&work.packet.key, &*flow, u64::from(BPF_ANY));
-    flow.ifindex
+    let _ = FLOWS.insert(&packet.key, &*flow, u64::from(BPF_ANY));
 }
 
 #[inline(always)]
-fn begin(flow: &mut Flow, config: &NodeConfig) {
+fn begin(flow: &mut Flow, packet: &Packet, epoch: u32) {
     flow.last_seen = now();
     flow.packets = 1;
-    flow.bytes = 0;
-    flow.epoch = epoch(config);
+    flow.bytes = length(packet);
+    flow.epoch = epoch;
     flow.reserved = [0; 2];
 }
 
 /// Decides about the first packet to a service: when this returns [`Verdict::Translate`], both directions of the flow are in
-/// the table, and `work.flow` is the one to follow.
+/// the table, and `work.flow` and `work.to` are to be followed.
 #[inline(never)]
 pub(crate) fn to_service(work: &mut Work, from: u8, config: &NodeConfig) -> Verdict {
     let entry = &work.entry;
     if entry.flags & service::flags::SOURCE_RANGES != 0 && !source_allowed(&work.packet, entry) {
         return Verdict::SourceDenied;
     }
-    for attempt in 0..CLASH_ATTEMPTS {
-        let other = (attempt as u32).wrapping_mul(0x9e37_79b9);
-        let hash = select::hash(&work.packet.key).wrapping_add(other);
-        let Some(chosen) = select::backend(&work.entry, &work.packet.key.src, hash) else {
-            return Verdict::InconsistentTables;
-        };
-        forward(work, &chosen, from, config);
-        let expected = if work.flow.flags & flags::MASQUERADED != 0 {
-            if !masquerade(work, config) {
-                return Verdict::MasqueradeExhausted;
-            }
-            true
-        } else {
-            expect_answers(work, attempt + 1 == CLASH_ATTEMPTS)
-        };
-        if expected {
-            adopt(work);
-            return Verdict::Translate;
+    let hash = select::hash(&work.packet.key);
+    let Some(chosen) = select::backend(&work.entry, &work.packet.key.src, hash) else {
+        return Verdict::InconsistentTables;
+    };
+    forward(work, &chosen, from, config);
+    // Where the client already talks to that backend by the same ports, be it directly or through another service, it gets
+    // another port there: its answers could not be told apart.
+    let masqueraded = work.flow.flags & flags::MASQUERADED != 0;
+    let expected = if masqueraded {
+        masquerade(work, config)
+    } else {
+        expect_answers(work)
+    };
+    if !expected {
+        work.flow.flags |= flags::MASQUERADED;
+        if masqueraded || !masquerade(work, config) {
+            return Verdict::MasqueradeExhausted;
         }
     }
-    Verdict::InconsistentTables
+    if adopt(work) {
+        verdict::count(Verdict::Translate, work.entry.id);
+    }
+    work.to = work.flow.to;
+    Verdict::Translate
 }
 
 /// The flow of a packet to a chosen backend, but for the masquerade port.
@@ -138,7 +292,7 @@ pub(crate) fn to_service(work: &mut Work, from: u8, config: &NodeConfig) -> Verd
 fn forward(work: &mut Work, chosen: &select::Chosen, from: u8, config: &NodeConfig) {
     let (packet, flow) = (&work.packet, &mut work.flow);
     let backend = &chosen.backend;
-    begin(flow, config);
+    begin(flow, packet, work.epoch);
     flow.to = packet.key;
     flow.to.dst = backend.addr;
     flow.to.dport_be = backend.port_be;
@@ -146,51 +300,59 @@ fn forward(work: &mut Work, chosen: &select::Chosen, from: u8, config: &NodeConf
     flow.generation = backend.generation;
     flow.service_id = work.entry.id;
     flow.kind = kind::FORWARD;
-    flow.flags = if from == scope::EXTERNAL { flags::EXTERNAL } else { 0 };
+    flow.flags = if from == scope::EXTERNAL {
+        flags::EXTERNAL
+    } else {
+        0
+    };
 
     let own = own_address(packet.v6, config);
-    let local = ENDPOINTS.get_ptr(&flow.to.dst);
+    let local = ENDPOINTS.get_ptr(&flow.to.dst).is_some();
     let hairpin = backend.addr == packet.key.src;
     // From outside, only a backend on this node answers through us by itself.
-    let elsewhere = from == scope::EXTERNAL && local.is_none() && backend.addr != own;
+    let elsewhere = from == scope::EXTERNAL && !local && backend.addr != own;
     if hairpin || elsewhere {
         flow.to.src = own;
         flow.flags |= flags::MASQUERADED;
     }
+    if hairpin {
+        flow.flags |= flags::HAIRPIN;
+    }
     if elsewhere {
         flow.flags |= flags::NEIGHBOUR;
     }
-    flow.ifindex = match local {
-        // SAFETY: a live value of the map.
-        Some(endpoint) if hairpin || redirects(config) => unsafe { (*endpoint).ifindex },
-        _ => 0,
-    };
+    flow.ifindex = local_ifindex(&flow.to.dst, hairpin, config);
 }
 
-/// Finds a port of ours that no other flow to the same backend has, and claims it by inserting the answers' flow.
-#[inline(always)]
+/// Finds a masquerade port that no other flow to the same backend has, and claims it by inserting the answers' flow.
+#[inline(never)]
 fn masquerade(work: &mut Work, config: &NodeConfig) -> bool {
     let (first, last) = (config.masquerade_port_first, config.masquerade_port_last);
     let ports = u32::from(last.saturating_sub(first)) + 1;
-    if work.flow.to.src == Address([0; 16]) {
+    if first == 0 || work.flow.to.src == Address([0; 16]) {
         return false;
     }
+    // SAFETY: the helper has no preconditions.
+    let random = unsafe { bpf_get_prandom_u32() };
+    let mut offset = ((u64::from(random) * u64::from(ports)) >> 32) as u32;
+    // Evenly spread over the range; every port of a small one.
+    let stride = ports / PORT_ATTEMPTS + u32::from(ports < PORT_ATTEMPTS);
     for _ in 0..PORT_ATTEMPTS {
-        // SAFETY: the helper has no preconditions.
-        let random = unsafe { bpf_get_prandom_u32() };
-        let offset = ((u64::from(random) * u64::from(ports)) >> 32) as u16;
-        work.flow.to.sport_be = first.wrapping_add(offset).to_be();
-        if expect_answers(work, false) {
+        work.flow.to.sport_be = first.wrapping_add(offset as u16).to_be();
+        if expect_answers(work) {
             return true;
+        }
+        offset += stride;
+        if offset >= ports {
+            offset -= ports;
         }
     }
     false
 }
 
-/// Inserts the flow of the answers. False when these belong to another flow that is alive; with `overwrite` they are taken
-/// from it.
+/// Inserts the flow of the answers. False when these belong to another flow that is alive.
 #[inline(never)]
-fn expect_answers(work: &mut Work, overwrite: bool) -> bool {
+fn expect_answers(work: &mut Work) -> bool {
     work.to = work.flow.to.reversed();
     let (flow, answers) = (&work.flow, &mut work.answers);
     answers.to = work.packet.key.reversed();
@@ -209,13 +371,20 @@ fn expect_answers(work: &mut Work, overwrite: bool) -> bool {
         answers.flags |= flags::NEIGHBOUR;
     }
     answers.reserved = [0; 2];
-    if FLOWS.insert(&work.to, &*answers, u64::from(BPF_NOEXIST)).is_ok() {
+    if FLOWS
+        .insert(&work.to, &*answers, u64::from(BPF_NOEXIST))
+        .is_ok()
+    {
         return true;
     }
     if let Some(other) = FLOWS.get_ptr(&work.to) {
         // SAFETY: a live value of the map.
-        let (same, last_seen) = unsafe { ((*other).to == answers.to, (*other).last_seen) };
-        if !same && !overwrite && answers.last_seen.saturating_sub(last_seen) < IDLE {
+        let other = unsafe { &*other };
+        let same = other.kind == kind::REVERSE && other.to == answers.to;
+        let idle = answers.last_seen.saturating_sub(other.last_seen);
+        let established =
+            work.to.proto == proto::TCP && other.flags & flags::CLOSING == 0 && other.packets != 0;
+        if !same && idle < if established { IDLE_TCP } else { IDLE } {
             return false;
         }
     }
@@ -223,23 +392,29 @@ fn expect_answers(work: &mut Work, overwrite: bool) -> bool {
     true
 }
 
-/// Inserts the flow, or adopts the one that another CPU has inserted meanwhile for another packet of the same kind.
+/// Inserts the flow, or adopts the one that another CPU has inserted meanwhile for another packet of the same kind. Whether
+/// it is ours.
 #[inline(always)]
-fn adopt(work: &mut Work) {
+fn adopt(work: &mut Work) -> bool {
     let (key, flow) = (&work.packet.key, &mut work.flow);
     if FLOWS.insert(key, &*flow, u64::from(BPF_NOEXIST)).is_ok() {
-        return;
+        return true;
     }
     if let Some(winner) = FLOWS.get_ptr(key) {
         // SAFETY: a live value of the map.
         let winner = unsafe { &*winner };
         if winner.kind == kind::FORWARD {
             *flow = *winner;
-            return;
+            // No answers will come by our own choice.
+            if flow.to.reversed() != work.to {
+                let _ = FLOWS.remove(&work.to);
+            }
+            return false;
         }
     }
     // What was there was a packet to no service.
     let _ = FLOWS.insert(key, &*flow, u64::from(BPF_ANY));
+    true
 }
 
 #[inline(always)]
@@ -254,20 +429,27 @@ fn source_allowed(packet: &Packet, entry: &ServiceEntry) -> bool {
     SOURCE_RANGES.get(&key).is_some()
 }
 
-/// Host side of the destination's veth, where packets are handed to local pods directly.
+/// Host side of the destination's veth, where packets are handed to local pods directly. To a pod from itself they always
+/// are: the node's own stack would not take packets that have its own address as their source.
 #[inline(always)]
-fn direct_ifindex(to: &FlowKey, config: &NodeConfig) -> u32 {
-    if !redirects(config) {
+fn local_ifindex(to: &Address, hairpin: bool, config: &NodeConfig) -> u32 {
+    if !hairpin && !redirects(config) {
         return 0;
     }
     // SAFETY: a live value of the map.
-    ENDPOINTS.get_ptr(to.dst).map_or(0, |endpoint| unsafe { (*endpoint).ifindex })
+    ENDPOINTS
+        .get_ptr(to)
+        .map_or(0, |endpoint| unsafe { (*endpoint).ifindex })
 }
 
 /// What this node masquerades as.
 #[inline(always)]
 pub(crate) fn own_address(v6: bool, config: &NodeConfig) -> Address {
-    if v6 { config.masquerade_v6 } else { config.masquerade_v4 }
+    if v6 {
+        config.masquerade_v6
+    } else {
+        config.masquerade_v4
+    }
 }
 
 #[inline(always)]
@@ -277,8 +459,9 @@ fn redirects(config: &NodeConfig) -> bool {
     flags & config::flags::LOCAL_REDIRECT != 0
 }
 
+/// [`NodeConfig::epoch`], to be read before the tables that it is about.
 #[inline(always)]
-fn epoch(config: &NodeConfig) -> u32 {
+pub(crate) fn epoch(config: &NodeConfig) -> u32 {
     // SAFETY: a live field; user space changes it.
     unsafe { (&raw const config.epoch).read_volatile() }
 }

@@ -1,12 +1,12 @@
 //! The kernel tables. Their names and value types are in `weir-abi`; user space pins and fills them.
 
+use crate::work::Work;
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::SkStorage,
     macros::{btf_map, map},
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
 };
-use crate::work::Work;
 use weir_abi::{
     Address, AffinityKey, AffinityValue, Backend, DatagramOrigin, DatagramPeer, Endpoint, Flow,
     FlowKey, FragmentKey, FragmentPorts, MemberKey, NodeConfig, ServiceCounters, ServiceEntry,

@@ -31,6 +31,8 @@ pub(crate) struct Packet {
     pub(crate) key: FlowKey,
     /// Offset of the transport header.
     pub(crate) l4: u32,
+    /// Offset of the packet's end by its IP header: short frames are padded beyond it.
+    pub(crate) end: u32,
     /// Which part of a fragmented datagram this is.
     pub(crate) part: Part,
     /// Identification of a fragmented datagram.
@@ -57,9 +59,11 @@ pub(crate) enum Part {
 pub(crate) enum Kind {
     /// TCP, UDP or SCTP.
     Transport,
+    /// One of them, which ends before its header does. There are no ports.
+    Malformed,
     /// An ICMP error that quotes such a packet.
     IcmpError,
-    /// Anything else, or too short to tell.
+    /// Anything else.
     Other,
 }
 
@@ -91,6 +95,7 @@ struct Ip {
     dst: Address,
     proto: u8,
     l4: u32,
+    end: u32,
     part: Part,
     id_be: u32,
 }
@@ -103,6 +108,10 @@ pub(crate) fn parse(ctx: &TcContext, work: &mut Work) -> Kind {
         ETH_P_IPV6 => true,
         _ => return Kind::Other,
     };
+    // A VLAN on top of this device, which has hooks of its own if it concerns us.
+    if vlan_present(ctx) {
+        return Kind::Other;
+    }
     let Some(ip) = ip(ctx, L3, v6) else {
         return Kind::Other;
     };
@@ -118,20 +127,35 @@ pub(crate) fn parse(ctx: &TcContext, work: &mut Work) -> Kind {
 fn transport(ctx: &TcContext, work: &mut Work, ip: &Ip, v6: bool) -> Kind {
     set(&mut work.packet, ip, v6);
     let packet = &mut work.packet;
+    if packet.end == L3 {
+        // Too long for the field (RFC 2675, and what the kernel aggregates).
+        packet.end = ctx.len();
+    }
     if ip.part == Part::Later {
         return Kind::Transport;
     }
-    let Some(ports) = load::<[u16; 2]>(ctx, ip.l4) else {
-        return Kind::Other;
+    let header = match ip.proto {
+        proto::TCP => 20,
+        proto::UDP => 8,
+        _ => 12,
+    };
+    if ip.l4 + header > packet.end || ip.l4 + header > ctx.len() {
+        return Kind::Malformed;
+    }
+    let ports = if ip.proto == proto::TCP {
+        let Some(start) = load::<[u16; 7]>(ctx, ip.l4) else {
+            return Kind::Malformed;
+        };
+        packet.tcp_flags = start[6].to_ne_bytes()[1];
+        [start[0], start[1]]
+    } else {
+        let Some(ports) = load::<[u16; 2]>(ctx, ip.l4) else {
+            return Kind::Malformed;
+        };
+        ports
     };
     packet.key.sport_be = ports[0];
     packet.key.dport_be = ports[1];
-    if ip.proto == proto::TCP {
-        let Some(flags) = load::<u8>(ctx, ip.l4 + 13) else {
-            return Kind::Other;
-        };
-        packet.tcp_flags = flags;
-    }
     Kind::Transport
 }
 
@@ -144,7 +168,11 @@ fn icmp(ctx: &TcContext, work: &mut Work, ip: &Ip, v6: bool) -> Kind {
         return Kind::Other;
     };
     // RFC 792: destination unreachable, time exceeded, parameter problem. RFC 4443: everything below 128 is an error.
-    let error = if v6 { kind < 128 } else { matches!(kind, 3 | 11 | 12) };
+    let error = if v6 {
+        kind < 128
+    } else {
+        matches!(kind, 3 | 11 | 12)
+    };
     if !error {
         return Kind::Other;
     }
@@ -154,7 +182,8 @@ fn icmp(ctx: &TcContext, work: &mut Work, ip: &Ip, v6: bool) -> Kind {
     let Some(quoted) = self::ip(ctx, l3, v6) else {
         return Kind::Other;
     };
-    if quoted.part == Part::Later || !matches!(quoted.proto, proto::TCP | proto::UDP | proto::SCTP) {
+    if quoted.part == Part::Later || !matches!(quoted.proto, proto::TCP | proto::UDP | proto::SCTP)
+    {
         return Kind::Other;
     }
     let Some(ports) = load::<[u16; 2]>(ctx, quoted.l4) else {
@@ -162,6 +191,7 @@ fn icmp(ctx: &TcContext, work: &mut Work, ip: &Ip, v6: bool) -> Kind {
     };
     set(&mut work.packet, &quoted, v6);
     work.packet.l4 = l4;
+    work.packet.end = ip.end;
     work.packet.key.sport_be = ports[0];
     work.packet.key.dport_be = ports[1];
     work.quote.l3 = l3;
@@ -178,6 +208,7 @@ fn set(packet: &mut Packet, ip: &Ip, v6: bool) {
     packet.key.proto = ip.proto;
     packet.key.reserved = [0; 3];
     packet.l4 = ip.l4;
+    packet.end = ip.end;
     packet.part = ip.part;
     packet.fragment_id_be = ip.id_be;
     packet.tcp_flags = 0;
@@ -203,6 +234,7 @@ fn ipv4(ctx: &TcContext, l3: u32) -> Option<Ip> {
         dst: Address::from_v4([header[16], header[17], header[18], header[19]]),
         proto: header[9],
         l4: l3 + length,
+        end: l3 + u32::from(u16::from_be_bytes([header[2], header[3]])),
         part: part(offset, more),
         id_be: u32::from(u16::from_ne_bytes([header[4], header[5]])),
     })
@@ -212,21 +244,29 @@ fn ipv4(ctx: &TcContext, l3: u32) -> Option<Ip> {
 fn ipv6(ctx: &TcContext, l3: u32) -> Option<Ip> {
     let header = load::<[u32; 10]>(ctx, l3)?;
     let first = header[0].to_ne_bytes()[0];
+    let [high, low, proto, _] = header[1].to_ne_bytes();
+    let payload = u32::from(u16::from_be_bytes([high, low]));
     if first >> 4 != 6 {
         return None;
     }
     let mut ip = Ip {
         src: Address::from_words([header[2], header[3], header[4], header[5]]),
         dst: Address::from_words([header[6], header[7], header[8], header[9]]),
-        proto: header[1].to_ne_bytes()[2],
+        proto,
         l4: l3 + 40,
+        // None at all means that it is too long for the field.
+        end: if payload == 0 { l3 } else { l3 + 40 + payload },
         part: Part::Whole,
         id_be: 0,
     };
     for _ in 0..MAX_EXTENSIONS {
         let length = match ip.proto {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY => {
-                let extension = load::<[u8; 2]>(ctx, ip.l4)?;
+                let extension = load::<[u8; 4]>(ctx, ip.l4)?;
+                // With segments left, the destination is only the next stop, and no checksum covers it.
+                if ip.proto == ROUTING && extension[3] != 0 {
+                    return None;
+                }
                 ip.proto = extension[0];
                 (u32::from(extension[1]) + 1) * 8
             }
@@ -240,12 +280,8 @@ fn ipv6(ctx: &TcContext, l3: u32) -> Option<Ip> {
                 let fragment = u16::from_be_bytes([extension[2], extension[3]]);
                 ip.proto = extension[0];
                 ip.part = part(fragment >> 3, fragment & 1 != 0);
-                ip.id_be = u32::from_ne_bytes([
-                    extension[4],
-                    extension[5],
-                    extension[6],
-                    extension[7],
-                ]);
+                ip.id_be =
+                    u32::from_ne_bytes([extension[4], extension[5], extension[6], extension[7]]);
                 // What follows in a later fragment is data, whatever it looks like.
                 if ip.part == Part::Later {
                     return Some(ip);
@@ -286,6 +322,12 @@ pub(crate) fn load<T: Copy>(ctx: &TcContext, offset: u32) -> Option<T> {
     }
     // SAFETY: filled; only used for integers and arrays of them.
     Some(unsafe { value.assume_init() })
+}
+
+#[inline(always)]
+fn vlan_present(ctx: &TcContext) -> bool {
+    // SAFETY: the kernel hands a valid context to the hook.
+    unsafe { (&raw const (*ctx.skb.skb).vlan_present).read_volatile() != 0 }
 }
 
 #[inline(always)]

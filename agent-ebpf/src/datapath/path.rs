@@ -2,16 +2,16 @@
 
 use aya_ebpf::programs::TcContext;
 use weir_abi::{
-    Flow, NodeConfig, ServiceKey, Verdict,
+    NodeConfig, ServiceKey, Verdict,
     flow::{flags, kind},
     service::scope,
 };
 
 use crate::{
-    deliver::{self, DROP, NEXT},
-    flow::{self, Found},
+    deliver::{self, DROP, NEXT, Route},
+    flow::{self, Found, Way},
     fragment, icmp,
-    maps::{self, FLOWS, SERVICES},
+    maps::{self, SERVICES},
     packet::{self, Kind, Packet},
     reject, rewrite,
     service::{self, Lookup},
@@ -36,6 +36,7 @@ pub(crate) fn from_pod(ctx: &TcContext) -> i32 {
     };
     match packet::parse(ctx, work) {
         Kind::Transport => incoming(ctx, work, scope::INTERNAL),
+        Kind::Malformed => not_without_ports(work, scope::INTERNAL, Verdict::Malformed),
         Kind::IcmpError => icmp::error(ctx, work, Side::Ingress),
         Kind::Other => NEXT,
     }
@@ -51,9 +52,14 @@ pub(crate) fn from_net(ctx: &TcContext) -> i32 {
         Kind::Transport => {
             // Traffic to pods, which is most of it, ends here.
             let known = ServiceKey::address_only(work.packet.key.dst, scope::EXTERNAL);
-            let concerns_us = SERVICES.get_ptr(known).is_some() || is_own(&work.packet);
-            if concerns_us { incoming(ctx, work, scope::EXTERNAL) } else { NEXT }
+            let concerns_us = is_own(&work.packet) || SERVICES.get_ptr(known).is_some();
+            if concerns_us {
+                incoming(ctx, work, scope::EXTERNAL)
+            } else {
+                NEXT
+            }
         }
+        Kind::Malformed => not_without_ports(work, scope::EXTERNAL, Verdict::Malformed),
         Kind::IcmpError => icmp::error(ctx, work, Side::Ingress),
         Kind::Other => NEXT,
     }
@@ -69,7 +75,7 @@ pub(crate) fn to_device(ctx: &TcContext) -> i32 {
     match packet::parse(ctx, work) {
         Kind::Transport => outgoing(ctx, work),
         Kind::IcmpError => icmp::error(ctx, work, Side::Egress),
-        Kind::Other => NEXT,
+        Kind::Malformed | Kind::Other => NEXT,
     }
 }
 
@@ -78,24 +84,27 @@ fn is_own(packet: &Packet) -> bool {
     maps::config().is_some_and(|config| packet.key.dst == flow::own_address(packet.v6, config))
 }
 
+/// A packet whose ports are not known: dropped if it is addressed to a service and to nothing else.
+#[inline(never)]
+fn not_without_ports(work: &mut Work, from: u8, reason: Verdict) -> i32 {
+    let known = ServiceKey::address_only(work.packet.key.dst, from);
+    match service::lookup(&known, &mut work.entry) {
+        Lookup::Found if service::verdict(&work.entry) != Verdict::Pass => drop_packet(reason, 0),
+        _ => NEXT,
+    }
+}
+
 #[inline(always)]
 fn outgoing(ctx: &TcContext, work: &mut Work) -> i32 {
     if !fragment::ports(&mut work.packet) {
         return NEXT;
     }
-    let Some(flow) = FLOWS.get_ptr_mut(&work.packet.key) else {
+    let Some(way) = flow::find_answer(work) else {
         return NEXT;
     };
-    // SAFETY: a live value of the map.
-    let flow = unsafe { &mut *flow };
-    if flow.kind != kind::REVERSE {
-        return NEXT;
-    }
-    flow::touch(flow, ctx);
-    work.to = flow.to;
     match rewrite::translate(ctx, &work.packet, &work.to) {
         Ok(()) => NEXT,
-        Err(_) => drop_packet(Verdict::TranslationFailed, flow.service_id),
+        Err(_) => drop_packet(Verdict::TranslationFailed, way.service_id),
     }
 }
 
@@ -105,20 +114,11 @@ fn incoming(ctx: &TcContext, work: &mut Work, from: u8) -> i32 {
         return NEXT;
     };
     if !fragment::ports(&mut work.packet) {
-        let known = ServiceKey::address_only(work.packet.key.dst, from);
-        return if SERVICES.get_ptr(known).is_some() {
-            drop_packet(Verdict::FragmentUnknown, 0)
-        } else {
-            NEXT
-        };
+        return not_without_ports(work, from, Verdict::FragmentUnknown);
     }
-    match flow::find(&work.packet, config) {
-        Found::Flow(flow) => {
-            // SAFETY: a live value of the map.
-            let flow = unsafe { &mut *flow };
-            flow::touch(flow, ctx);
-            follow(ctx, &work.packet, flow)
-        }
+    work.epoch = flow::epoch(config);
+    match flow::find(work, config) {
+        Found::Flow(way) => follow(ctx, work, &way),
         Found::Gone(id) => refuse(ctx, work, Verdict::BackendGone, id),
         Found::Nothing => first(ctx, work, from, config),
     }
@@ -129,49 +129,65 @@ fn incoming(ctx: &TcContext, work: &mut Work, from: u8) -> i32 {
 fn first(ctx: &TcContext, work: &mut Work, from: u8, config: &NodeConfig) -> i32 {
     let wanted = &work.packet.key;
     let key = service::key(wanted.dst, wanted.dport_be, wanted.proto, from);
-    match service::lookup(&key, &mut work.entry) {
-        Lookup::Unknown => {
-            if from == scope::EXTERNAL {
-                return NEXT;
-            }
-            let ifindex = flow::direct(work, config);
-            return if ifindex == 0 { NEXT } else { deliver::to_pod(ctx, ifindex) };
-        }
+    let verdict = match service::lookup(&key, &mut work.entry) {
+        Lookup::Unknown => Verdict::Pass,
         Lookup::Unsealed => return drop_packet(Verdict::InconsistentTables, 0),
-        Lookup::Found => {}
-    }
+        Lookup::Found => service::verdict(&work.entry),
+    };
     let id = work.entry.id;
-    match service::verdict(&work.entry) {
+    match verdict {
         Verdict::Translate => {}
-        // Known as an address, but this port is the node's own.
-        Verdict::Pass => return NEXT,
+        // No service's address; or one of the node's own, at a port that is the node's own too. What comes from outside is
+        // not remembered: anybody could fill the table.
+        Verdict::Pass if from == scope::EXTERNAL => return NEXT,
+        Verdict::Pass => {
+            flow::direct(work, config);
+            let way = Way::of(&work.flow);
+            return follow(ctx, work, &way);
+        }
         Verdict::NoLocalEndpoints => return drop_packet(Verdict::NoLocalEndpoints, id),
         reason => return refuse(ctx, work, reason, id),
     }
     match flow::to_service(work, from, config) {
         Verdict::Translate => {
-            verdict::count(Verdict::Translate, id);
-            follow(ctx, &work.packet, &work.flow)
+            let way = Way::of(&work.flow);
+            follow(ctx, work, &way)
         }
         reason => drop_packet(reason, id),
     }
 }
 
-/// Does to a packet what its flow says.
-#[inline(always)]
-fn follow(ctx: &TcContext, packet: &Packet, flow: &Flow) -> i32 {
-    // The flow may be evicted meanwhile: what is needed after the translation is read before it.
-    let (ifindex, how, kind) = (flow.ifindex, flow.flags, flow.kind);
-    if kind != kind::DIRECT && rewrite::translate(ctx, packet, &flow.to).is_err() {
-        return drop_packet(Verdict::TranslationFailed, flow.service_id);
+/// Makes the packet [`Work::to`] and sends it its way.
+#[inline(never)]
+fn follow(ctx: &TcContext, work: &mut Work, way: &Way) -> i32 {
+    if way.kind == kind::DIRECT {
+        return if way.ifindex == 0 {
+            NEXT
+        } else {
+            deliver::to_pod(ctx, way.ifindex)
+        };
     }
-    if ifindex != 0 {
-        return deliver::to_pod(ctx, ifindex);
+    let mut route = Route::Unknown;
+    if way.ifindex == 0 && way.flags & flags::NEIGHBOUR != 0 {
+        route = deliver::route(ctx, &work.to, &work.packet, &mut work.fib);
+        // An error quotes the packet as its sender knows it: so before it is translated.
+        match route {
+            Route::TooBig => return reject::too_big(ctx, work),
+            Route::Expired => return reject::expired(ctx, work),
+            Route::Found | Route::Unknown => {}
+        }
     }
-    if how & flags::NEIGHBOUR != 0 {
-        return deliver::to_neighbour(ctx, &flow.to, packet.v6);
+    if rewrite::translate(ctx, &work.packet, &work.to).is_err() {
+        return drop_packet(Verdict::TranslationFailed, way.service_id);
     }
-    NEXT
+    if route == Route::Found {
+        return deliver::to_neighbour(ctx, &work.fib, work.packet.v6);
+    }
+    if way.ifindex == 0 {
+        NEXT
+    } else {
+        deliver::to_pod(ctx, way.ifindex)
+    }
 }
 
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! Changing addresses and ports of a packet, checksums included.
 
 use aya_ebpf::{
-    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
     helpers::generated::{
         bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_store_bytes,
     },
@@ -133,7 +133,13 @@ impl Diff {
         let size = (N * 4) as u32;
         // SAFETY: both are live and of that size.
         let diff = unsafe {
-            bpf_csum_diff(from.as_mut_ptr(), size, to.as_mut_ptr(), size, self.0 as u32)
+            bpf_csum_diff(
+                from.as_mut_ptr(),
+                size,
+                to.as_mut_ptr(),
+                size,
+                self.0 as u32,
+            )
         };
         Self(diff as u64 & 0xffff_ffff)
     }
@@ -146,7 +152,9 @@ fn store_addresses(ctx: &TcContext, l3: u32, v6: bool, to: &FlowKey) -> Result<(
         store(
             ctx,
             l3 + 8,
-            &[src[0], src[1], src[2], src[3], dst[0], dst[1], dst[2], dst[3]],
+            &[
+                src[0], src[1], src[2], src[3], dst[0], dst[1], dst[2], dst[3],
+            ],
         )
     } else {
         store(ctx, l3 + 12, &[src[3], dst[3]])
@@ -183,6 +191,17 @@ fn l3_csum(ctx: &TcContext, offset: u32, diff: Diff) -> Result<(), Refused> {
 /// Writes a value into the packet, checksums aside.
 #[inline(always)]
 pub(crate) fn store<T>(ctx: &TcContext, offset: u32, value: &T) -> Result<(), Refused> {
+    store_with(ctx, offset, value, 0)
+}
+
+/// Writes a value that no checksum in the packet covers: a sum that the device made over the whole packet is corrected.
+#[inline(always)]
+pub(crate) fn store_summed<T>(ctx: &TcContext, offset: u32, value: &T) -> Result<(), Refused> {
+    store_with(ctx, offset, value, u64::from(BPF_F_RECOMPUTE_CSUM))
+}
+
+#[inline(always)]
+fn store_with<T>(ctx: &TcContext, offset: u32, value: &T, flags: u64) -> Result<(), Refused> {
     // SAFETY: the value is live and of that size; the kernel checks the offset.
     done(unsafe {
         bpf_skb_store_bytes(
@@ -190,7 +209,7 @@ pub(crate) fn store<T>(ctx: &TcContext, offset: u32, value: &T) -> Result<(), Re
             offset,
             core::ptr::from_ref(value).cast(),
             size_of::<T>() as u32,
-            0,
+            flags,
         )
     })
 }

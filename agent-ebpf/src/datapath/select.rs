@@ -102,7 +102,9 @@ pub(crate) fn hash(key: &FlowKey) -> u32 {
     let (src, dst) = (key.src.to_words(), key.dst.to_words());
     let ports = (u32::from(key.sport_be) << 16) | u32::from(key.dport_be);
     let mut hash = 0x9e37_79b9_u32;
-    for word in [src[0], src[1], src[2], src[3], dst[0], dst[1], dst[2], dst[3], ports] {
+    for word in [
+        src[0], src[1], src[2], src[3], dst[0], dst[1], dst[2], dst[3], ports,
+    ] {
         hash = (hash ^ word).wrapping_mul(0x85eb_ca6b);
         hash ^= hash >> 15;
     }

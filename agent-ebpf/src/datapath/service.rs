@@ -36,9 +36,7 @@ pub(crate) const NO_ENTRY: ServiceEntry = ServiceEntry {
 #[inline(never)]
 pub(crate) fn lookup(key: &ServiceKey, entry: &mut ServiceEntry) -> Lookup {
     match sealed_entry(key, entry) {
-        Lookup::Unknown => {
-            sealed_entry(&ServiceKey::address_only(key.addr, key.scope), entry)
-        }
+        Lookup::Unknown => sealed_entry(&ServiceKey::address_only(key.addr, key.scope), entry),
         found => found,
     }
 }

@@ -1,5 +1,6 @@
 //! What a packet program works on.
 
+use aya_ebpf::bindings::bpf_fib_lookup;
 use weir_abi::{Flow, FlowKey, ServiceEntry};
 
 use crate::packet::{Packet, Quote};
@@ -18,8 +19,12 @@ pub(crate) struct Work {
     pub(crate) to: FlowKey,
     /// What an ICMP error itself becomes.
     pub(crate) outer: FlowKey,
+    /// [`weir_abi::NodeConfig::epoch`], read before any table: what is decided by older tables is decided anew.
+    pub(crate) epoch: u32,
     /// The entry of the service it is addressed to.
     pub(crate) entry: ServiceEntry,
+    /// Where the node's routes lead.
+    pub(crate) fib: bpf_fib_lookup,
     /// The headers that an ICMP error of ours quotes.
     pub(crate) headers: [u32; QUOTED / 4],
     /// The flow that is being made.

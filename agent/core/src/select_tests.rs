@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::model::{Affinity, EndpointPort, Hints, ObjectName, ServiceType};
+use crate::model::{Affinity, BackendSelection, EndpointPort, Hints, ObjectName, ServiceType};
 
 const NODE: &str = "here";
 const ZONE: &str = "west";
@@ -389,6 +389,8 @@ fn what_a_port_uses_depends_on_policies_and_on_ways_from_outside() {
             affinity: Affinity::None,
             health_check_node_port: None,
             publish_not_ready_addresses: false,
+            selection: BackendSelection::Random,
+            warnings: Vec::new(),
         };
         let got = Uses::of(&service, &port, Family::V4);
         assert_eq!((got.cluster, got.local), uses, "{service:#?}");

@@ -2,10 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{EndpointSlice, Hints, Kind, Namespace, Node, Object, ObjectName, Pod, Service};
+use crate::backend::BackendAddr;
+use crate::endpoints::Endpoints;
+use crate::model::{
+    EndpointSlice, Family, Hints, Kind, Namespace, Node, Object, ObjectName, Pod, Service,
+};
 use crate::pool::Pool;
+use crate::settings::Settings;
 
 /// A change of the cluster, as a source saw it.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +51,10 @@ pub struct Dirty {
     /// When the changes of endpoints happened, as the changed slices' annotations say it. Slices that were there
     /// before the agent are told when they are first seen, with a time long past.
     pub triggers: Vec<jiff::Timestamp>,
+    /// Endpoints that were in a slice and, after that change, were in none of any service's, whatever their condition:
+    /// deleted, not merely unready or terminating. A later change may have brought one back: ask
+    /// [`Cluster::has_endpoint`] before anything is done to its connections.
+    pub deleted: BTreeSet<BackendAddr>,
 }
 
 impl Dirty {
@@ -58,6 +68,7 @@ impl Dirty {
     pub fn merge(&mut self, other: Self) {
         self.services.extend(other.services);
         self.triggers.extend(other.triggers);
+        self.deleted.extend(other.deleted);
     }
 }
 
@@ -65,10 +76,12 @@ impl Dirty {
 #[derive(Debug)]
 pub struct Cluster {
     node_name: Arc<str>,
+    settings: Settings,
     services: BTreeMap<ObjectName, Service>,
     slices: BTreeMap<ObjectName, EndpointSlice>,
     /// The names of the slices of each service, also of services that do not exist.
     slices_by_service: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    endpoints: Endpoints,
     nodes: BTreeMap<ObjectName, Node>,
     namespaces: BTreeMap<ObjectName, Namespace>,
     pods: BTreeMap<ObjectName, Pod>,
@@ -77,22 +90,47 @@ pub struct Cluster {
     hints: Pool<Hints>,
 }
 
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// See [`Cluster::place`].
+struct Place {
+    zone: Option<Arc<str>>,
+    /// The primary address of each family.
+    primary: [Option<IpAddr>; 2],
+    /// The addresses of each family that node ports are served on.
+    node_ports: [Vec<IpAddr>; 2],
+}
+
 impl Cluster {
-    /// An empty cluster, seen from the node of that name.
+    /// An empty cluster with default settings, seen from the node of that name.
     #[must_use]
     pub fn new(node_name: &str) -> Self {
         let mut strings = Pool::default();
         Self {
             node_name: strings.get(node_name),
+            settings: Settings::default(),
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             slices_by_service: BTreeMap::new(),
+            endpoints: Endpoints::default(),
             nodes: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             pods: BTreeMap::new(),
             strings,
             hints: Pool::default(),
         }
+    }
+
+    /// Settles what the operator decides; returns what that made dirty.
+    pub fn set_settings(&mut self, settings: Settings) -> Dirty {
+        let mut dirty = Dirty::default();
+        let before = self.place();
+        let former = mem::replace(&mut self.settings, settings);
+        self.place_may_have_changed(&before, &mut dirty);
+        if former.external_ips != self.settings.external_ips {
+            self.dirty_where(&mut dirty, |service| !service.external_ips.is_empty());
+        }
+        dirty
     }
 
     /// Takes in a change; returns what it made dirty, which is nothing when nothing that Weir uses has changed.
@@ -128,10 +166,10 @@ impl Cluster {
             Object::Service(service) => self.apply_service(service, dirty),
             Object::EndpointSlice(slice) => self.apply_slice(slice, dirty),
             Object::Node(node) => {
-                let zone = self.this_zone().cloned();
+                let before = self.place();
                 let name = ObjectName::cluster_scoped(node.name.clone());
                 self.nodes.insert(name, node);
-                self.zone_may_have_changed(zone.as_ref(), dirty);
+                self.place_may_have_changed(&before, dirty);
             }
             Object::Namespace(mut namespace) => {
                 self.share_pairs(&mut namespace.labels);
@@ -182,6 +220,9 @@ impl Cluster {
             dirty.services.insert(service.clone());
             dirty.triggers.extend(slice.last_change_trigger);
         }
+        let former = self.slices.get(&slice.name);
+        let gone = self.endpoints.replace(former, Some(&slice));
+        dirty.deleted.extend(gone);
         self.slices.insert(slice.name.clone(), slice);
     }
 
@@ -194,13 +235,16 @@ impl Cluster {
             }
             Kind::EndpointSlice => {
                 if let Some(slice) = self.slices.remove(name) {
+                    dirty
+                        .deleted
+                        .extend(self.endpoints.replace(Some(&slice), None));
                     self.unlink(slice.service.as_ref(), name, dirty);
                 }
             }
             Kind::Node => {
-                let zone = self.this_zone().cloned();
+                let before = self.place();
                 self.nodes.remove(name);
-                self.zone_may_have_changed(zone.as_ref(), dirty);
+                self.place_may_have_changed(&before, dirty);
             }
             Kind::Namespace => {
                 self.namespaces.remove(name);
@@ -223,19 +267,44 @@ impl Cluster {
         dirty.services.insert(service.clone());
     }
 
-    /// This node's zone decides over zone hints, so the services that have some are to be selected anew.
-    fn zone_may_have_changed(&self, before: Option<&Arc<str>>, dirty: &mut Dirty) {
-        if self.this_zone() == before {
-            return;
+    /// Where this node is, as far as services depend on it.
+    fn place(&self) -> Place {
+        let node = self.this_node();
+        Place {
+            zone: self.this_zone().cloned(),
+            primary: FAMILIES.map(|family| node?.primary_address(family)),
+            node_ports: FAMILIES.map(|family| self.settings.node_port_addresses(node, family)),
         }
-        let has_zone_hints = |slice: &EndpointSlice| {
-            let mut hints = slice.endpoints.iter().flat_map(|endpoint| &endpoint.hints);
-            hints.any(|hints| !hints.zones.is_empty())
-        };
-        let hinted = self.slices.values().filter(|slice| has_zone_hints(slice));
+    }
+
+    /// This node's zone decides over zone hints, its addresses over node ports and over who may come from the node
+    /// itself: the services that have any are to be compiled anew.
+    fn place_may_have_changed(&self, before: &Place, dirty: &mut Dirty) {
+        let now = self.place();
+        if now.zone != before.zone {
+            let has_zone_hints = |slice: &EndpointSlice| {
+                let mut hints = slice.endpoints.iter().flat_map(|endpoint| &endpoint.hints);
+                hints.any(|hints| !hints.zones.is_empty())
+            };
+            let hinted = self.slices.values().filter(|slice| has_zone_hints(slice));
+            let services = hinted.filter_map(|slice| slice.service.clone());
+            dirty.services.extend(services);
+        }
+        if now.node_ports != before.node_ports {
+            self.dirty_where(dirty, |service| {
+                service.ports.iter().any(|port| port.node_port.is_some())
+            });
+        }
+        if now.primary != before.primary {
+            self.dirty_where(dirty, |service| !service.source_ranges.is_empty());
+        }
+    }
+
+    fn dirty_where(&self, dirty: &mut Dirty, concerned: impl Fn(&Service) -> bool) {
+        let services = self.services.values().filter(|service| concerned(service));
         dirty
             .services
-            .extend(hinted.filter_map(|slice| slice.service.clone()));
+            .extend(services.map(|service| service.name.clone()));
     }
 
     fn names(&self, kind: Kind) -> Vec<&ObjectName> {
@@ -306,6 +375,18 @@ impl Cluster {
     #[must_use]
     pub fn node_name(&self) -> &str {
         &self.node_name
+    }
+
+    /// What the operator has decided.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether any slice of any service has an endpoint, in whatever condition.
+    #[must_use]
+    pub fn has_endpoint(&self, endpoint: &BackendAddr) -> bool {
+        self.endpoints.contains(endpoint)
     }
 
     /// The node whose point of view this is, once it is known.

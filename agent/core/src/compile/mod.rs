@@ -1,5 +1,11 @@
 //! From cluster state to the table entries there should be.
 
+mod frontends;
+mod health;
 mod services;
+mod source_ranges;
 
-pub use services::{BackendAddr, DesiredPort, DesiredService, Frontend, service};
+pub use crate::backend::BackendAddr;
+pub use health::{HealthCheck, HealthChecks, health_check};
+pub use services::{DesiredPort, DesiredService, Frontend, service};
+pub use source_ranges::SourceRange;

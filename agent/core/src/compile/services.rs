@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 
-use weir_abi::service::scope;
-use weir_abi::{Address, ServiceKey, Verdict};
+use weir_abi::{ServiceKey, Verdict};
 
-use crate::model::{Family, ObjectName, Service, ServicePort, TrafficPolicy};
+use super::SourceRange;
+use super::frontends::{Entrance, entrances};
+use super::source_ranges::Guard;
+use crate::backend::BackendAddr;
+use crate::model::{
+    Affinity, BackendSelection, Family, ObjectName, Service, ServicePort, TrafficPolicy,
+};
 use crate::select::{self, Candidate, Selection, Uses};
 use crate::state::Cluster;
 
@@ -19,27 +24,22 @@ pub struct DesiredService {
 }
 
 /// The table entries that one port of a service should have.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DesiredPort {
     /// The port's name; may be empty.
     pub port_name: Arc<str>,
     /// One of [`weir_abi::service::proto`].
     pub proto: u8,
+    /// How a backend is chosen from a list.
+    pub selection: BackendSelection,
+    /// For how many seconds after its last connection a client stays with its backend; 0 without session affinity.
+    pub affinity_timeout: u32,
+    /// Who may come to the frontends that are guarded, sorted, each once.
+    pub source_ranges: Vec<SourceRange>,
     /// The backend lists that the frontends use: none of them empty, each of distinct backends in a fixed order.
     pub lists: Vec<Vec<BackendAddr>>,
     /// The frontends.
     pub frontends: Vec<Frontend>,
-}
-
-/// A backend as the tables identify it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BackendAddr {
-    /// The endpoint's address.
-    pub addr: Address,
-    /// The endpoint's port, network order.
-    pub port_be: u16,
-    /// One of [`weir_abi::service::proto`].
-    pub proto: u8,
 }
 
 /// One address and port under which a service is reached, seen from one scope.
@@ -51,15 +51,26 @@ pub struct Frontend {
     pub verdict: Verdict,
     /// Index into [`DesiredPort::lists`], when the verdict is [`Verdict::Translate`].
     pub list: Option<usize>,
+    /// The policy that the list is for. Frontends of one family and policy have the same list.
+    pub policy: TrafficPolicy,
+    /// Whether ports of its address that no service has are let pass, as they are on the node's own addresses;
+    /// otherwise they are refused.
+    pub open: bool,
+    /// Whether only [`DesiredPort::source_ranges`] may come in.
+    pub guarded: bool,
 }
 
 /// Compiles one service. It has no ports if it does not exist or is left alone.
 #[must_use]
 pub fn service(cluster: &Cluster, name: &ObjectName) -> DesiredService {
     let ports = match cluster.service(name) {
-        Some(service) if service.left_alone.is_none() => (service.ports.iter())
-            .map(|port| compile_port(cluster, service, port))
-            .collect(),
+        Some(service) if service.left_alone.is_none() => {
+            let guard = Guard::of(cluster, service);
+            let ports = service.ports.iter();
+            ports
+                .map(|port| compile_port(cluster, service, port, &guard))
+                .collect()
+        }
         _ => Vec::new(),
     };
     DesiredService {
@@ -68,12 +79,22 @@ pub fn service(cluster: &Cluster, name: &ObjectName) -> DesiredService {
     }
 }
 
-fn compile_port(cluster: &Cluster, service: &Service, port: &ServicePort) -> DesiredPort {
+fn compile_port(
+    cluster: &Cluster,
+    service: &Service,
+    port: &ServicePort,
+    guard: &Guard,
+) -> DesiredPort {
     let mut desired = DesiredPort {
         port_name: port.name.clone(),
         proto: port.protocol.number(),
-        lists: Vec::new(),
-        frontends: Vec::new(),
+        selection: service.selection,
+        affinity_timeout: match service.affinity {
+            Affinity::None => 0,
+            Affinity::ClientIp { timeout_seconds } => timeout_seconds,
+        },
+        source_ranges: guard.ranges(),
+        ..DesiredPort::default()
     };
     for &cluster_ip in &service.cluster_ips {
         let family = Family::of(&cluster_ip);
@@ -89,33 +110,56 @@ fn compile_port(cluster: &Cluster, service: &Service, port: &ServicePort) -> Des
             cluster.node_name(),
             cluster.this_zone().map(|zone| &**zone),
         );
-        let key = ServiceKey {
-            addr: cluster_ip.into(),
-            port_be: port.port.to_be(),
-            proto: desired.proto,
-            scope: scope::INTERNAL,
-        };
-        desired.add(key, &selection, service.internal_policy);
+        let mut known: Vec<(TrafficPolicy, (Verdict, Option<usize>))> = Vec::with_capacity(2);
+        for entrance in entrances(cluster, service, port, (cluster_ip, guard)) {
+            let found = known.iter().find(|(policy, _)| *policy == entrance.policy);
+            let leads_to = found.map(|(_, leads_to)| *leads_to).unwrap_or_else(|| {
+                let leads_to = desired.leads_to(&selection, entrance.policy);
+                known.push((entrance.policy, leads_to));
+                leads_to
+            });
+            desired.add(&entrance, leads_to);
+        }
     }
     desired
 }
 
 impl DesiredPort {
-    /// Adds a frontend whose traffic goes where the policy says.
-    fn add(&mut self, key: ServiceKey, selection: &Selection<'_>, policy: TrafficPolicy) {
+    /// What becomes of traffic under a policy.
+    fn leads_to(
+        &mut self,
+        selection: &Selection<'_>,
+        policy: TrafficPolicy,
+    ) -> (Verdict, Option<usize>) {
         let chosen = match policy {
             TrafficPolicy::Cluster => &selection.cluster,
             TrafficPolicy::Local => &selection.local,
         };
-        let (verdict, list) = if !chosen.is_empty() {
+        if !chosen.is_empty() {
             (Verdict::Translate, Some(self.list(chosen)))
         } else if selection.anywhere {
             // Only Local leaves endpoints out.
             (Verdict::NoLocalEndpoints, None)
         } else {
             (Verdict::NoEndpoints, None)
+        }
+    }
+
+    fn add(&mut self, entrance: &Entrance, (verdict, list): (Verdict, Option<usize>)) {
+        let key = ServiceKey {
+            addr: entrance.addr.into(),
+            port_be: entrance.port.to_be(),
+            proto: self.proto,
+            scope: entrance.scope,
         };
-        self.frontends.push(Frontend { key, verdict, list });
+        self.frontends.push(Frontend {
+            key,
+            verdict,
+            list,
+            policy: entrance.policy,
+            open: entrance.open,
+            guarded: entrance.guarded,
+        });
     }
 
     /// The index of the list of these endpoints.

@@ -56,6 +56,9 @@ pub enum Problem {
     /// A number of seconds outside of what the API allows.
     #[error("{0} is not a number of seconds between 1 and 86400")]
     AffinityTimeout(i32),
+    /// Text that names no way of choosing backends.
+    #[error("{0:?} is no way of choosing backends (random or maglev); they are chosen at random")]
+    Selection(String),
     /// The same thing twice where it must be unique.
     #[error("{what} is there twice; keep one")]
     Duplicate {

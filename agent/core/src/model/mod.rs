@@ -17,9 +17,10 @@ pub use name::{Kind, ObjectName};
 pub use namespace::Namespace;
 pub use node::{AddressKind, Node, NodeAddress};
 pub use parse::Cidr;
-pub use pod::Pod;
+pub use pod::{Pod, SOCKET_TRANSLATION};
 pub use service::{
-    Affinity, LeftAlone, Protocol, Service, ServicePort, ServiceType, TrafficPolicy,
+    Affinity, BackendSelection, LeftAlone, Protocol, Service, ServicePort, ServiceType,
+    TrafficPolicy,
 };
 pub use slice::{Endpoint, EndpointPort, EndpointSlice, Family, Hints};
 

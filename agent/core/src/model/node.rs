@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1 as api;
 
 use super::error::ModelError;
 use super::parse::{self, Cidr};
+use super::slice::Family;
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 const AUTOSCALER_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
@@ -81,6 +82,18 @@ impl Node {
                 .any(|taint| taint.key == AUTOSCALER_TAINT),
         })
     }
+
+    /// The node's own address of a family: the first `InternalIP`, else the first `ExternalIP`, as kube-proxy chooses it
+    /// (`pkg/util/node.GetNodeHostIPs`).
+    #[must_use]
+    pub fn primary_address(&self, family: Family) -> Option<IpAddr> {
+        let first = |kind| {
+            let mut addresses = self.addresses.iter();
+            addresses.find(|address| address.kind == kind && Family::of(&address.addr) == family)
+        };
+        let address = first(AddressKind::Internal).or_else(|| first(AddressKind::External))?;
+        Some(address.addr)
+    }
 }
 
 fn node_address(address: &api::NodeAddress) -> Option<NodeAddress> {
@@ -130,6 +143,21 @@ mod tests {
                 (AddressKind::External, "2001:db8::1".to_owned())
             ]
         );
+    }
+
+    #[test]
+    fn a_family_has_one_primary_address() {
+        let node = reduce(
+            r#"{"metadata": {"name": "n1"}, "status": {"addresses": [
+                    {"type": "ExternalIP", "address": "203.0.113.1"}, {"type": "InternalIP", "address": "192.0.2.1"},
+                    {"type": "InternalIP", "address": "192.0.2.2"}, {"type": "ExternalIP", "address": "2001:db8::1"}]}}"#,
+        )
+        .expect("valid");
+        let primary = |family| node.primary_address(family).map(|addr| addr.to_string());
+        assert_eq!(primary(Family::V4).as_deref(), Some("192.0.2.1"));
+        assert_eq!(primary(Family::V6).as_deref(), Some("2001:db8::1"));
+        let bare = reduce(r#"{"metadata": {"name": "n1"}}"#).expect("valid");
+        assert_eq!(bare.primary_address(Family::V4), None);
     }
 
     #[test]

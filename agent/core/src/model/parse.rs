@@ -25,6 +25,19 @@ impl fmt::Display for Cidr {
 }
 
 impl Cidr {
+    /// The prefix of one address only.
+    #[must_use]
+    pub fn of_host(addr: IpAddr) -> Self {
+        let prefix_len = if addr.is_ipv4() { 32 } else { 128 };
+        Self { addr, prefix_len }
+    }
+
+    /// Whether an address is in the prefix.
+    #[must_use]
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        Self::containing(addr, self.prefix_len).as_ref() == Some(self)
+    }
+
     /// The prefix of that length that contains the address; `None` if the family has no such length.
     fn containing(addr: IpAddr, prefix_len: u8) -> Option<Self> {
         let addr = match addr {
@@ -218,6 +231,22 @@ mod tests {
             let cidr = cidr(text, here).expect(text);
             assert_eq!(cidr.to_string(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_cidr_contains_what_it_says() {
+        for (text, inside, outside) in [
+            ("10.0.0.0/8", "10.255.0.1", "11.0.0.1"),
+            ("0.0.0.0/0", "192.0.2.1", "::1"),
+            ("::/0", "2001:db8::1", "192.0.2.1"),
+            ("fd00::1/128", "fd00::1", "fd00::2"),
+        ] {
+            let cidr = cidr(text, here).expect(text);
+            let contains = |addr: &str| cidr.contains(addr.parse().expect("an address"));
+            assert!(contains(inside) && !contains(outside), "{text}");
+        }
+        let host = Cidr::of_host("192.0.2.1".parse().expect("an address"));
+        assert_eq!(host.to_string(), "192.0.2.1/32");
     }
 
     #[test]

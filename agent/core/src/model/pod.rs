@@ -136,7 +136,12 @@ mod tests {
 
     #[test]
     fn sockets_are_left_alone_on_request_only() {
-        for (value, opt_out) in [("disabled", true), (" disabled ", true), ("enabled", false), ("", false)] {
+        for (value, opt_out) in [
+            ("disabled", true),
+            (" disabled ", true),
+            ("enabled", false),
+            ("", false),
+        ] {
             let pod = reduce(&format!(
                 r#"{{"metadata": {{"name": "p", "annotations": {{"weir.dev/socket-translation": "{value}"}}}}}}"#
             ));

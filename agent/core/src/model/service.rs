@@ -18,6 +18,9 @@ pub(super) const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 const DEFAULT_AFFINITY_TIMEOUT: i32 = 10800;
 const MAX_AFFINITY_TIMEOUT: i32 = 86400;
 
+/// How backends are chosen: `random` or `maglev`. Weir's own.
+const SELECTION_ANNOTATION: &str = "weir.dev/selection";
+
 /// A Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -39,7 +42,7 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// The ingress addresses of `status.loadBalancer` that reach the node untranslated (ipMode VIP).
     pub load_balancer_ips: Vec<IpAddr>,
-    /// `spec.loadBalancerSourceRanges`; empty means everybody.
+    /// `spec.loadBalancerSourceRanges`; none of a family means everybody of that family.
     pub source_ranges: Vec<Cidr>,
     /// `spec.sessionAffinity`.
     pub affinity: Affinity,
@@ -47,6 +50,21 @@ pub struct Service {
     pub health_check_node_port: Option<u16>,
     /// `spec.publishNotReadyAddresses`. Its effect is already in the slices' conditions.
     pub publish_not_ready_addresses: bool,
+    /// How backends are chosen (annotation `weir.dev/selection`).
+    pub selection: BackendSelection,
+    /// What is wrong with the service, but no reason to do without it.
+    pub warnings: Vec<ModelError>,
+}
+
+/// How a backend is chosen for a connection that no session affinity decides over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendSelection {
+    /// Each with the same probability.
+    #[default]
+    Random,
+    /// By a hash of the connection, the same on every node: see [`crate::maglev`].
+    Maglev,
 }
 
 /// `spec.type`.
@@ -127,7 +145,9 @@ impl Service {
     /// Read as kube-proxy reads them: an unknown `type` as ClusterIP, an unknown traffic policy as Cluster, an unknown
     /// session affinity as none, an unknown load balancer ipMode as one that does not concern the node. What the API
     /// server would have filled in may be missing: the protocol (TCP), `clusterIPs` next to `clusterIP`, the affinity
-    /// timeout (10800 s).
+    /// timeout (10800 s). Source ranges that are none are passed over, as kube-proxy does it
+    /// (`pkg/proxy/util.MapCIDRsByIPFamily`): if none of a family is left, everybody of that family may come. That, and
+    /// a selection that Weir does not know, is told in [`Service::warnings`].
     ///
     /// # Errors
     /// The first field that is wrong, see [`Problem`].
@@ -145,6 +165,7 @@ impl Service {
         let mut service = Self::empty(name, service_type, left_alone);
         if left_alone.is_none() {
             service.read(spec, object.status.as_ref())?;
+            service.read_selection(object);
         }
         Ok(service)
     }
@@ -174,6 +195,8 @@ impl Service {
             affinity: Affinity::None,
             health_check_node_port: None,
             publish_not_ready_addresses: false,
+            selection: BackendSelection::Random,
+            warnings: Vec::new(),
         }
     }
 
@@ -188,13 +211,12 @@ impl Service {
             .map(|(i, ip)| parse::host_address(ip, || format!("spec.externalIPs[{i}]")))
             .collect::<Result<_, _>>()?;
         self.load_balancer_ips = load_balancer_ips(status)?;
-        self.source_ranges = (spec
-            .load_balancer_source_ranges
-            .iter()
-            .flatten()
-            .enumerate())
-        .map(|(i, range)| parse::cidr(range, || format!("spec.loadBalancerSourceRanges[{i}]")))
-        .collect::<Result<_, _>>()?;
+        for (i, range) in (spec.load_balancer_source_ranges.iter().flatten()).enumerate() {
+            match parse::cidr(range, || format!("spec.loadBalancerSourceRanges[{i}]")) {
+                Ok(range) => self.source_ranges.push(range),
+                Err(warning) => self.warnings.push(warning),
+            }
+        }
         self.affinity = affinity(spec)?;
         self.publish_not_ready_addresses = spec.publish_not_ready_addresses.unwrap_or(false);
         self.internal_policy = TrafficPolicy::read(spec.internal_traffic_policy.as_deref());
@@ -211,6 +233,32 @@ impl Service {
             self.health_check_node_port = health_check_node_port;
         }
         Ok(())
+    }
+
+    fn read_selection(&mut self, object: &api::Service) {
+        let annotations = object.metadata.annotations.as_ref();
+        let Some(value) = annotations.and_then(|all| all.get(SELECTION_ANNOTATION)) else {
+            return;
+        };
+        match value.trim() {
+            "random" => {}
+            "maglev" => self.selection = BackendSelection::Maglev,
+            _ => self.warnings.push(ModelError::new(
+                format!("metadata.annotations[{SELECTION_ANNOTATION}]"),
+                Problem::Selection(value.clone()),
+            )),
+        }
+    }
+}
+
+impl BackendSelection {
+    /// The selection's name, as in the annotation.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Maglev => "maglev",
+        }
     }
 }
 

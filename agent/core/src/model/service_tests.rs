@@ -235,10 +235,6 @@ fn every_error_names_its_field_and_says_what_is_wrong() {
             r#"spec.externalIPs[1]: "" is not an IP address"#,
         ),
         (
-            r#""loadBalancerSourceRanges": ["10.0.0.1"]"#,
-            r#"spec.loadBalancerSourceRanges[0]: "10.0.0.1" is not a CIDR such as 10.0.0.0/8 or fd00::/8"#,
-        ),
-        (
             r#""healthCheckNodePort": 65536"#,
             "spec.healthCheckNodePort: 65536 is not a port (1-65535)",
         ),
@@ -279,4 +275,40 @@ fn the_same_name_and_port_may_serve_two_protocols() {
     let ports =
         r#""ports": [{"name": "dns", "port": 53}, {"name": "dns", "port": 53, "protocol": "UDP"}]"#;
     assert_eq!(with_spec(ports).expect("valid").ports.len(), 2);
+}
+
+#[test]
+fn a_source_range_that_is_none_is_passed_over_and_told() {
+    let service = with_spec(r#""loadBalancerSourceRanges": ["10.0.0.0/8", "10.0.0.1", "x"]"#);
+    let service = service.expect("valid");
+    assert_eq!(texts(&service.source_ranges), ["10.0.0.0/8"]);
+    assert_eq!(
+        texts(&service.warnings),
+        [
+            r#"spec.loadBalancerSourceRanges[1]: "10.0.0.1" is not a CIDR such as 10.0.0.0/8 or fd00::/8"#,
+            r#"spec.loadBalancerSourceRanges[2]: "x" is not a CIDR such as 10.0.0.0/8 or fd00::/8"#,
+        ]
+    );
+}
+
+#[test]
+fn an_annotation_chooses_the_selection() {
+    let annotated = |value: &str| {
+        let json = format!(
+            r#"{{"metadata": {{"name": "cart", "annotations": {{"weir.dev/selection": "{value}"}}}},
+                 "spec": {{"clusterIP": "10.96.0.1"}}}}"#
+        );
+        reduce(&json).expect("valid")
+    };
+    assert_eq!(annotated("random").selection, BackendSelection::Random);
+    assert_eq!(annotated("maglev").selection, BackendSelection::Maglev);
+    assert!(annotated("maglev").warnings.is_empty());
+    let unknown = annotated("Maglev");
+    assert_eq!(unknown.selection, BackendSelection::Random);
+    assert_eq!(
+        texts(&unknown.warnings),
+        [
+            r#"metadata.annotations[weir.dev/selection]: "Maglev" is no way of choosing backends (random or maglev); they are chosen at random"#
+        ]
+    );
 }

@@ -1,13 +1,15 @@
 //! Taking over tables, whatever is in them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops;
 
 use weir_abi::service::backend_state;
-use weir_abi::{Backend, ServiceEntry, ServiceKey, Verdict};
+use weir_abi::{Address, Backend, ServiceEntry, ServiceKey, Verdict};
 
 use super::alloc::RangeAllocator;
 use super::backends::Backends;
+use super::guards::Guards;
+use super::members::Members;
 use super::tables::{Claim, Range, Record, Tables, is_address_only};
 use super::{Capacity, Snapshot};
 
@@ -63,13 +65,26 @@ impl Tables {
             addresses: HashMap::new(),
             id_refs: HashMap::new(),
             ports: BTreeMap::new(),
+            awaited: HashSet::new(),
+            members: Members::adopt(&snapshot.members),
+            guards: Guards::adopt(&snapshot.source_ranges),
         };
+        // What kind an address's frontends are is only written in the address's own entry.
+        let open: HashSet<(Address, u8)> = (entries.iter())
+            .filter(|(key, entry)| {
+                is_address_only(key)
+                    && entry.is_sealed_for(key)
+                    && entry.verdict == Verdict::Pass as u8
+            })
+            .map(|(key, _)| (key.addr, key.scope))
+            .collect();
         for (key, entry) in entries {
             let range = span(&key, &entry, capacity).map(|span| {
                 let after = unions.partition_point(|union| union.start <= span.start);
                 unions[after - 1].start
             });
-            tables.adopt_entry(key, entry, range, capacity);
+            let open = open.contains(&(key.addr, key.scope));
+            tables.adopt_entry((key, entry), (range, open), capacity);
         }
         let mut ids: Vec<u32> = tables.id_refs.keys().copied().collect();
         ids.sort_unstable();
@@ -80,9 +95,8 @@ impl Tables {
 
     fn adopt_entry(
         &mut self,
-        key: ServiceKey,
-        entry: ServiceEntry,
-        range: Option<u32>,
+        (key, entry): (ServiceKey, ServiceEntry),
+        (range, open): (Option<u32>, bool),
         capacity: Capacity,
     ) {
         let address_only = is_address_only(&key);
@@ -95,7 +109,8 @@ impl Tables {
             *self.id_refs.entry(id).or_default() += 1;
         }
         if !address_only {
-            *self.addresses.entry((key.addr, key.scope)).or_default() += 1;
+            let frontends = self.addresses.entry((key.addr, key.scope)).or_default();
+            frontends.add(open);
         }
         let claim = if address_only {
             Claim::Address
@@ -107,6 +122,7 @@ impl Tables {
             range,
             id,
             claim,
+            open,
         };
         self.entries.insert(key, record);
     }

@@ -7,7 +7,7 @@ use weir_abi::{Address, Backend};
 
 use super::Op;
 use super::alloc::RangeAllocator;
-use crate::compile::BackendAddr;
+use crate::backend::BackendAddr;
 
 #[derive(Debug)]
 pub(super) struct Backends {
@@ -130,6 +130,11 @@ impl Backends {
         (record.life == Life::Active).then_some(&record.addr)
     }
 
+    /// The id of a backend, if it has one.
+    pub(super) fn id(&self, addr: &BackendAddr) -> Option<u32> {
+        self.ids.get(addr).copied()
+    }
+
     /// How many ids are in use or not yet given back.
     pub(super) fn used(&self) -> u32 {
         self.capacity.saturating_sub(1) - self.free.available()
@@ -186,7 +191,12 @@ impl Backends {
 
     /// Retires a backend if nobody holds it: a new generation tells whoever remembers it. The id is to be given back
     /// after a grace period; `false` if it is not.
-    pub(super) fn retire_if_idle(&mut self, id: u32, after_grace: &mut Vec<Op>) -> bool {
+    pub(super) fn retire_if_idle(
+        &mut self,
+        id: u32,
+        after_grace: &mut Vec<Op>,
+        dropped: &mut Vec<BackendAddr>,
+    ) -> bool {
         let Some(record) = self.records.get_mut(id as usize) else {
             return false;
         };
@@ -196,8 +206,10 @@ impl Backends {
         }
         record.life = Life::Retired;
         if was == Life::Active {
+            // Garbage may have had the same backend twice.
             if self.ids.get(&record.addr) == Some(&id) {
                 self.ids.remove(&record.addr);
+                dropped.push(record.addr);
             }
             record.addr = NOWHERE;
             record.generation = record.generation.wrapping_add(1);

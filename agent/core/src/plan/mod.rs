@@ -10,11 +10,20 @@
 //!   replaced in one atomic update. Slots that an entry refers to are never written.
 //! - What nothing refers to any more is reused only after the grace period.
 //! - Frontends are removed last, so that one that passes from one service to another never misses.
+//! - What an entry asks about its traffic is there before the entry asks: the members of a list with session affinity,
+//!   the source ranges of a guarded frontend. Members that are no longer wanted go once the entries are as they should
+//!   be: who still asks for them chooses a backend anew. Ranges go with the first plan after the grace period: who still
+//!   asks for them would keep out whom the new entry may let in.
+//! - When an address or frontend became known or unknown, the epoch is bumped at the end: flows that remember "not a
+//!   service" are looked at again.
 
 mod adopt;
 mod alloc;
 mod backends;
+mod guards;
+mod members;
 mod programmed;
+mod room;
 mod service;
 mod tables;
 
@@ -24,8 +33,10 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use weir_abi::service::{proto, scope};
-use weir_abi::{Backend, ServiceEntry, ServiceKey};
+use weir_abi::table;
+use weir_abi::{Backend, MemberKey, ServiceEntry, ServiceKey, SourceRangeKey};
 
+use crate::backend::BackendAddr;
 use crate::model::ObjectName;
 
 pub use programmed::{Programmed, TableCounts};
@@ -41,6 +52,24 @@ pub struct Capacity {
     pub backends: u32,
     /// `SERVICE_COUNTERS`, by service port id; id 0 is never used.
     pub ids: u32,
+    /// `MEMBERS`.
+    pub members: u32,
+    /// `SOURCE_RANGES`.
+    pub source_ranges: u32,
+}
+
+impl Default for Capacity {
+    /// The capacities of [`weir_abi::table`].
+    fn default() -> Self {
+        Self {
+            services: table::SERVICES_CAPACITY,
+            slots: table::SLOTS_CAPACITY,
+            backends: table::BACKENDS_CAPACITY,
+            ids: table::SERVICE_COUNTERS_CAPACITY,
+            members: table::MEMBERS_CAPACITY,
+            source_ranges: table::SOURCE_RANGES_CAPACITY,
+        }
+    }
 }
 
 /// What was read back from the kernel's tables.
@@ -52,6 +81,10 @@ pub struct Snapshot {
     pub slots: Vec<u32>,
     /// `BACKENDS` from index 0; what is not given counts as zeroed.
     pub backends: Vec<Backend>,
+    /// All keys of `MEMBERS`.
+    pub members: Vec<MemberKey>,
+    /// All keys of `SOURCE_RANGES`, each with its prefix length.
+    pub source_ranges: Vec<(SourceRangeKey, u32)>,
 }
 
 /// One write to the kernel's tables.
@@ -88,6 +121,32 @@ pub enum Op {
         /// The key.
         key: ServiceKey,
     },
+    /// `MEMBERS[key] = 1`.
+    SetMember {
+        /// The key.
+        key: MemberKey,
+    },
+    /// Deletes `MEMBERS[key]`.
+    RemoveMember {
+        /// The key.
+        key: MemberKey,
+    },
+    /// `SOURCE_RANGES[key/prefix_len] = 1`.
+    SetSourceRange {
+        /// The key; the bits below the prefix length are zero.
+        key: SourceRangeKey,
+        /// The length of its prefix, 32 to 160: the id's bits count too.
+        prefix_len: u32,
+    },
+    /// Deletes `SOURCE_RANGES[key/prefix_len]`.
+    RemoveSourceRange {
+        /// The key.
+        key: SourceRangeKey,
+        /// The length of its prefix.
+        prefix_len: u32,
+    },
+    /// `CONFIG.epoch += 1`.
+    BumpEpoch,
 }
 
 /// What a plan no longer needs, to be given back with [`Programmed::release`].
@@ -102,11 +161,20 @@ pub struct Retired {
     backends: Vec<u32>,
     /// Service port ids.
     ids: Vec<u32>,
+    /// Service port ids some of whose source ranges nobody asks for any more.
+    guards: Vec<u32>,
 }
 
 impl Retired {
     fn is_empty(&self) -> bool {
-        self.ranges.is_empty() && self.backends.is_empty() && self.ids.is_empty()
+        let Self {
+            instance: _,
+            ranges,
+            backends,
+            ids,
+            guards,
+        } = self;
+        ranges.is_empty() && backends.is_empty() && ids.is_empty() && guards.is_empty()
     }
 }
 
@@ -119,6 +187,10 @@ pub struct Plan {
     pub after_grace: Vec<Op>,
     /// To release once `after_grace` is applied.
     pub retired: Retired,
+    /// Backends that no frontend leads to any more. Those whose endpoint [`crate::state::Cluster::has_endpoint`] does not
+    /// know either were deleted; with [`crate::state::Dirty::deleted`], which tells what is deleted later than that, they
+    /// are all.
+    pub dropped: Vec<BackendAddr>,
     /// What is still not as it should be of the services that this plan has dealt with, by service.
     pub errors: Vec<PlanError>,
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use weir_abi::{ServiceEntry, ServiceKey};
 
 use super::tables::{Claim, Draft, Tables, is_address_only};
-use super::{Capacity, Plan, PlanError, Retired, ServicePort, Snapshot};
+use super::{Capacity, Op, Plan, PlanError, Retired, ServicePort, Snapshot};
 use crate::compile::DesiredService;
 use crate::model::ObjectName;
 
@@ -21,6 +21,10 @@ pub struct TableCounts {
     pub backends: u32,
     /// `SERVICE_COUNTERS`.
     pub ids: u32,
+    /// `MEMBERS`.
+    pub members: u32,
+    /// `SOURCE_RANGES`.
+    pub source_ranges: u32,
 }
 
 /// What the kernel's tables hold.
@@ -39,8 +43,12 @@ pub struct Programmed {
     pub(super) waiting: HashMap<ServiceKey, BTreeSet<ObjectName>>,
     /// Whether leftovers were removed: from then on, what is claimed by nobody is wanted by nobody.
     pub(super) settled: bool,
+    /// Whether leftovers were spared for services that do not fit.
+    spared: bool,
     /// Whether something has become free since the services that did not fit were last tried.
     freed: bool,
+    /// Service port ids some of whose source ranges no program asks for any more.
+    unguarded: Vec<u32>,
     /// Sets apart what is retired by different values of this type.
     instance: u64,
 }
@@ -79,7 +87,9 @@ impl Programmed {
             blocked: BTreeMap::new(),
             waiting: HashMap::new(),
             settled: false,
+            spared: false,
             freed: false,
+            unguarded: Vec::new(),
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
         }
     }
@@ -89,6 +99,7 @@ impl Programmed {
     /// All others stay as they are.
     pub fn plan(&mut self, desired: impl Iterator<Item = DesiredService>) -> Plan {
         let mut draft = Draft::default();
+        self.sweep_unguarded(&mut draft);
         let mut tried = BTreeSet::new();
         for desired in desired {
             self.plan_one(desired, &mut tried, &mut draft);
@@ -123,6 +134,9 @@ impl Programmed {
                 self.tables.remove(key, &mut draft);
                 self.freed = true;
             }
+        }
+        if self.spared {
+            self.find_unasked_for(&mut draft);
         }
         let mut plan = self.finish(draft);
         let still_blocked = tried.iter().filter_map(|name| self.blocked.get(name));
@@ -167,17 +181,53 @@ impl Programmed {
             .entries
             .keys()
             .filter(|key| is_address_only(key));
-        let addresses: BTreeSet<_> = addresses.map(|key| (key.addr, key.scope)).collect();
-        draft.bare.extend(addresses);
+        let addresses = addresses.map(|key| (key.addr, key.scope));
+        draft.addresses.extend(addresses);
+        self.find_unasked_for(&mut draft);
+        // An agent that stopped in the middle of a plan did not come to it.
+        draft.new_epoch = true;
         draft.idle.extend(self.tables.backends.idle());
         self.settled = true;
         self.freed = true;
         self.finish(draft)
     }
 
+    /// Finds the members and source ranges that no port has asked for. Entries that were spared keep theirs.
+    fn find_unasked_for(&mut self, draft: &mut Draft) {
+        let spared = self.tables.entries.values();
+        let spared = spared.filter(|record| record.claim == Claim::Adopted);
+        let spared: Vec<&ServiceEntry> = spared.map(|record| &record.entry).collect();
+        self.spared = !spared.is_empty();
+        let lists: HashSet<u32> = spared.iter().map(|entry| entry.list).collect();
+        let ids: HashSet<u32> = spared.iter().map(|entry| entry.id).collect();
+        let unswept = self.tables.members.unswept().into_iter();
+        draft
+            .member_lists
+            .extend(unswept.filter(|list| !lists.contains(list)));
+        // Those of a planned port are on their way already.
+        let unswept = self.tables.guards.unswept().into_iter();
+        let of_nobody = |id: &u32| !ids.contains(id) && !self.tables.ports.contains_key(id);
+        draft.guards.extend(unswept.filter(of_nobody));
+    }
+
+    /// Removes the source ranges that nobody asks for any more.
+    fn sweep_unguarded(&mut self, draft: &mut Draft) {
+        let ops = &mut draft.plan.ops;
+        self.tables.guards.sweep_foreign(ops);
+        for id in std::mem::take(&mut self.unguarded) {
+            self.tables.guards.sweep(id, ops);
+        }
+        self.freed |= !ops.is_empty();
+    }
+
     fn finish(&mut self, mut draft: Draft) -> Plan {
-        self.tables.remove_bare_addresses(&mut draft);
+        self.tables.settle_addresses(&mut draft);
+        self.freed |= !draft.member_lists.is_empty() || !draft.guards.is_empty();
+        self.tables.sweep(&mut draft);
         self.tables.retire_idle(&mut draft);
+        if draft.new_epoch {
+            draft.plan.ops.push(Op::BumpEpoch);
+        }
         draft.plan.retired.instance = self.instance;
         draft.plan
     }
@@ -197,13 +247,16 @@ impl Programmed {
         for id in retired.ids {
             self.tables.free_ids.give_back(id, 1);
         }
+        self.unguarded.extend(retired.guards);
         self.freed = true;
     }
 
-    /// Whether a service that did not fit may fit now: plan again, if only with no service at all.
+    /// Whether a service that did not fit may fit now, or something is to be removed that nobody uses any more: plan
+    /// again, if only with no service at all.
     #[must_use]
     pub fn wants_plan(&self) -> bool {
-        self.freed && self.blocked.values().any(|blocked| blocked.full.is_some())
+        let waits = |blocked: &Blocked| blocked.full.is_some();
+        !self.unguarded.is_empty() || self.freed && self.blocked.values().any(waits)
     }
 
     /// What is not programmed as it should be, by service.
@@ -226,6 +279,8 @@ impl Programmed {
             slots: slots - self.tables.free_slots.available(),
             backends: self.tables.backends.used(),
             ids: ids.saturating_sub(1) - self.tables.free_ids.available(),
+            members: u32::try_from(self.tables.members.len()).unwrap_or(u32::MAX),
+            source_ranges: u32::try_from(self.tables.guards.len()).unwrap_or(u32::MAX),
         }
     }
 

@@ -1,39 +1,64 @@
 //! Planning one service.
 
-use std::collections::{BTreeSet, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use weir_abi::{ServiceEntry, ServiceKey, Verdict, table};
+use weir_abi::service::flags;
+use weir_abi::{ServiceEntry, ServiceKey, Verdict};
 
+use super::members::list_id;
 use super::programmed::{Blocked, Programmed};
 use super::tables::{Claim, Draft, Port, Range, is_address_only};
 use super::{Op, PlanError, ServicePort};
-use crate::compile::{BackendAddr, DesiredPort, DesiredService, Frontend};
-use crate::model::ObjectName;
+use crate::backend::BackendAddr;
+use crate::compile::{DesiredPort, DesiredService, Frontend};
+use crate::maglev;
+use crate::model::{BackendSelection, ObjectName};
 
 /// What is to become of a service, decided before anything is touched: it happens as a whole or not at all.
 #[derive(Default)]
-struct Outline<'a> {
-    ports: Vec<PortOutline>,
-    /// The lists that no range holds yet.
-    new_lists: Vec<&'a [BackendAddr]>,
+pub(super) struct Outline<'a> {
+    pub(super) ports: Vec<PortOutline<'a>>,
+    /// What the slots hold that no range holds yet.
+    pub(super) new_lists: Vec<&'a [BackendAddr]>,
     /// Every frontend that the service gets.
-    keys: HashSet<ServiceKey>,
+    pub(super) keys: HashSet<ServiceKey>,
     conflicts: Vec<PlanError>,
 }
 
-struct PortOutline {
+pub(super) struct PortOutline<'a> {
+    pub(super) desired: &'a DesiredPort,
     /// The id it has, or takes over; a new one otherwise.
-    id: Option<u32>,
-    frontends: Vec<(ServiceKey, Verdict, Option<Source>)>,
+    pub(super) id: Option<u32>,
+    pub(super) frontends: Vec<(&'a Frontend, Verdict, Option<Source>)>,
+    /// Whether the slots are Maglev tables.
+    maglev: Vec<bool>,
 }
 
 /// Where a frontend finds its list.
 #[derive(Clone, Copy)]
-enum Source {
+pub(super) enum Source {
     /// In the range at that offset.
     Range(u32),
     /// Index into [`Outline::new_lists`].
     New(usize),
+}
+
+/// What the slots of one list hold.
+type Slots<'a> = Cow<'a, [BackendAddr]>;
+
+/// What the slots of each of a port's lists hold: the list itself, or its Maglev table.
+fn slots(port: &DesiredPort) -> Vec<Slots<'_>> {
+    let slots = |list| match port.selection {
+        BackendSelection::Random => Cow::Borrowed(list),
+        BackendSelection::Maglev => maglev_slots(list).unwrap_or(Cow::Borrowed(list)),
+    };
+    port.lists.iter().map(|list| slots(&**list)).collect()
+}
+
+fn maglev_slots(list: &[BackendAddr]) -> Option<Slots<'_>> {
+    let table = maglev::table(list)?;
+    Some(table.into_iter().map(|index| list[index]).collect())
 }
 
 impl Programmed {
@@ -41,7 +66,8 @@ impl Programmed {
     pub(super) fn plan_service(&mut self, desired: DesiredService, draft: &mut Draft) {
         let name = desired.name.clone();
         let former = self.unblock(&desired);
-        let outline = self.outline(&desired);
+        let slots: Vec<Vec<Slots<'_>>> = desired.ports.iter().map(slots).collect();
+        let outline = self.outline(&desired, &slots);
         let full = match self.reserve(&outline) {
             Ok(offsets) => {
                 self.commit(&desired, &outline, &offsets, draft);
@@ -55,6 +81,7 @@ impl Programmed {
             }),
         };
         let Outline { conflicts, .. } = outline;
+        drop(slots);
         if full.is_some() || !conflicts.is_empty() {
             self.block(desired, full, conflicts);
         }
@@ -115,10 +142,10 @@ impl Programmed {
         Some(former)
     }
 
-    fn outline<'a>(&self, desired: &'a DesiredService) -> Outline<'a> {
+    fn outline<'a>(&self, desired: &'a DesiredService, slots: &'a [Vec<Slots<'a>>]) -> Outline<'a> {
         let mut outline = Outline::default();
         let mut inherited = HashSet::new();
-        for port in &desired.ports {
+        for (port, slots) in desired.ports.iter().zip(slots) {
             let own = self.port_id(desired, port);
             let mut accepted: Vec<&Frontend> = Vec::with_capacity(port.frontends.len());
             for frontend in &port.frontends {
@@ -134,8 +161,14 @@ impl Programmed {
                 let id = (accepted.iter()).find_map(|frontend| self.heirloom(&frontend.key));
                 id.filter(|&id| inherited.insert(id))
             });
-            let frontends = self.find_lists(port, own, &accepted, &mut outline.new_lists);
-            outline.ports.push(PortOutline { id, frontends });
+            let frontends = self.find_lists(slots, own, &accepted, &mut outline.new_lists);
+            let maglev = slots.iter().map(|slots| matches!(slots, Cow::Owned(_)));
+            outline.ports.push(PortOutline {
+                desired: port,
+                id,
+                frontends,
+                maglev: maglev.collect(),
+            });
         }
         outline
     }
@@ -184,11 +217,11 @@ impl Programmed {
     /// Finds for each frontend the range that holds its list, among those of the port's own entries.
     fn find_lists<'a>(
         &self,
-        port: &'a DesiredPort,
+        slots: &'a [Slots<'a>],
         own: Option<u32>,
-        frontends: &[&Frontend],
+        frontends: &[&'a Frontend],
         new_lists: &mut Vec<&'a [BackendAddr]>,
-    ) -> Vec<(ServiceKey, Verdict, Option<Source>)> {
+    ) -> Vec<(&'a Frontend, Verdict, Option<Source>)> {
         let known_keys = own
             .and_then(|id| self.tables.ports.get(&id))
             .map(|port| &port.keys);
@@ -200,18 +233,14 @@ impl Programmed {
         ranges.dedup();
 
         let first_new = new_lists.len();
-        let mut sources: Vec<Option<Source>> = vec![None; port.lists.len()];
+        let mut sources: Vec<Option<Source>> = vec![None; slots.len()];
         let mut find = |index: usize| -> Option<Source> {
-            let list = port.lists.get(index).filter(|list| !list.is_empty())?;
+            let list: &[BackendAddr] = slots.get(index).filter(|list| !list.is_empty())?;
             if sources[index].is_none() {
                 let held = ranges
                     .iter()
                     .find(|&&offset| self.tables.range_holds(offset, list));
-                let new = || {
-                    new_lists[first_new..]
-                        .iter()
-                        .position(|new| *new == &**list)
-                };
+                let new = || new_lists[first_new..].iter().position(|new| *new == list);
                 sources[index] = Some(match held {
                     Some(&offset) => Source::Range(offset),
                     None => Source::New(new().map_or_else(
@@ -234,59 +263,9 @@ impl Programmed {
                     None if translate => Verdict::NoEndpoints,
                     _ => frontend.verdict,
                 };
-                (frontend.key, verdict, source)
+                (*frontend, verdict, source)
             })
             .collect()
-    }
-
-    /// Takes a range of slots for each new list, once it is certain that everything else fits too.
-    ///
-    /// The error names the table that is full, what is needed of it and what it has.
-    fn reserve(&mut self, outline: &Outline<'_>) -> Result<Vec<u32>, (&'static str, u32, u32)> {
-        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let tables = &mut self.tables;
-
-        let addresses: BTreeSet<ServiceKey> = (outline.keys.iter())
-            .map(|key| ServiceKey::address_only(key.addr, key.scope))
-            .collect();
-        let keys = outline.keys.iter().chain(&addresses);
-        let needed = count(keys.filter(|key| !tables.entries.contains_key(key)).count());
-        let free = self
-            .capacity
-            .services
-            .saturating_sub(count(tables.entries.len()));
-        if needed > free {
-            return Err((table::SERVICES, needed, free));
-        }
-
-        let needed = count(
-            outline
-                .ports
-                .iter()
-                .filter(|port| port.id.is_none())
-                .count(),
-        );
-        let free = tables.free_ids.available();
-        if needed > free {
-            return Err((table::SERVICE_COUNTERS, needed, free));
-        }
-
-        (tables.backends.room_for(outline.new_lists.iter().copied()))
-            .map_err(|lacking| (table::BACKENDS, lacking.needed, lacking.free))?;
-
-        let mut offsets = Vec::with_capacity(outline.new_lists.len());
-        for list in &outline.new_lists {
-            let needed = count(list.len());
-            let Some(offset) = tables.free_slots.take(needed) else {
-                let free = tables.free_slots.available();
-                for (offset, list) in offsets.into_iter().zip(&outline.new_lists) {
-                    tables.free_slots.give_back(offset, count(list.len()));
-                }
-                return Err((table::SLOTS, needed, free));
-            };
-            offsets.push(offset);
-        }
-        Ok(offsets)
     }
 
     fn commit(
@@ -312,30 +291,29 @@ impl Programmed {
         }
         let former = self.services.remove(&desired.name).unwrap_or_default();
         let mut ids = Vec::with_capacity(desired.ports.len());
-        for (port, outlined) in desired.ports.iter().zip(&outline.ports) {
-            let Some(id) = self.port(desired, port, outlined, draft) else {
+        for outlined in &outline.ports {
+            let Some(id) = self.port(desired, outlined, draft) else {
                 continue;
             };
             ids.push(id);
-            for &(key, verdict, source) in &outlined.frontends {
-                let range = source.map(|source| match source {
-                    Source::Range(offset) => offset,
-                    Source::New(index) => offsets[index],
-                });
-                self.set_frontend(key, id, verdict, range, draft);
+            let ranges: Vec<Option<u32>> = (outlined.frontends.iter())
+                .map(|(.., source)| match source {
+                    Some(Source::Range(offset)) => Some(*offset),
+                    Some(Source::New(index)) => offsets.get(*index).copied(),
+                    None => None,
+                })
+                .collect();
+            self.admit(id, outlined, &ranges, draft);
+            for (index, range) in ranges.into_iter().enumerate() {
+                self.set_frontend(id, outlined, (index, range), draft);
             }
         }
-        let addresses: BTreeSet<_> = outline
-            .keys
-            .iter()
-            .map(|key| (key.addr, key.scope))
-            .collect();
-        for (addr, scope) in addresses {
-            self.tables.set_address(addr, scope, draft);
-        }
+        let addresses = outline.keys.iter().map(|key| (key.addr, key.scope));
+        draft.addresses.extend(addresses);
         for id in former.into_iter().filter(|id| !ids.contains(id)) {
             if let Some(port) = self.tables.ports.remove(&id) {
                 self.abandon(id, &port.keys, draft);
+                self.tables.admit(id, BTreeMap::new(), &[], draft);
                 self.tables.drop_id(id, draft);
             }
         }
@@ -368,11 +346,12 @@ impl Programmed {
     fn port(
         &mut self,
         desired: &DesiredService,
-        port: &DesiredPort,
-        outlined: &PortOutline,
+        outlined: &PortOutline<'_>,
         draft: &mut Draft,
     ) -> Option<u32> {
-        let keys: Vec<ServiceKey> = outlined.frontends.iter().map(|(key, ..)| *key).collect();
+        let keys: Vec<ServiceKey> = (outlined.frontends.iter())
+            .map(|(frontend, ..)| frontend.key)
+            .collect();
         if let Some(id) = outlined.id
             && let Some(known) = self.tables.ports.get_mut(&id)
         {
@@ -385,6 +364,7 @@ impl Programmed {
             Some(id) => id,
             None => {
                 let id = self.tables.free_ids.take(1)?;
+                self.tables.clear(id, &mut draft.plan.ops);
                 draft.plan.ops.push(Op::ResetCounters { id });
                 id
             }
@@ -392,28 +372,71 @@ impl Programmed {
         *self.tables.id_refs.entry(id).or_default() += 1;
         let port = ServicePort {
             name: desired.name.clone(),
-            port_name: port.port_name.clone(),
-            proto: port.proto,
+            port_name: outlined.desired.port_name.clone(),
+            proto: outlined.desired.proto,
         };
         self.tables.ports.insert(id, Port { port, keys });
         Some(id)
     }
 
-    fn set_frontend(
+    /// Lets in, ahead of the entries that ask for it, who may come to a port, and tells which backends are its lists'.
+    fn admit(
         &mut self,
-        key: ServiceKey,
         id: u32,
-        verdict: Verdict,
-        range: Option<u32>,
+        outlined: &PortOutline<'_>,
+        ranges: &[Option<u32>],
         draft: &mut Draft,
     ) {
+        let port = outlined.desired;
+        let mut lists: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+        if port.affinity_timeout > 0 {
+            for ((frontend, ..), range) in outlined.frontends.iter().zip(ranges) {
+                let list = list_id(id, frontend.key.addr, frontend.policy);
+                let range = range.and_then(|offset| self.tables.ranges.get(&offset));
+                if let Some(range) = range
+                    && !lists.contains_key(&list)
+                {
+                    lists.insert(list, range.ids.iter().copied().collect());
+                }
+            }
+        }
+        (self.tables).admit(id, lists, &port.source_ranges, draft);
+    }
+
+    fn set_frontend(
+        &mut self,
+        id: u32,
+        outlined: &PortOutline<'_>,
+        (index, range): (usize, Option<u32>),
+        draft: &mut Draft,
+    ) {
+        let Some(&(frontend, verdict, _)) = outlined.frontends.get(index) else {
+            return;
+        };
+        let port = outlined.desired;
         let slots = range.and_then(|offset| {
             let range = self.tables.ranges.get(&offset)?;
             Some((offset, u32::try_from(range.ids.len()).ok()?))
         });
         let (offset, count) = slots.unwrap_or((0, 0));
-        let entry = ServiceEntry::new(&key, id, offset, count, verdict);
-        self.tables.set(key, entry, range, draft);
+        let key = frontend.key;
+        let mut entry = ServiceEntry::new(&key, id, offset, count, verdict);
+        if verdict == Verdict::Translate {
+            if port.affinity_timeout > 0 {
+                entry.flags |= flags::AFFINITY;
+                entry.affinity_timeout = port.affinity_timeout;
+                entry.list = list_id(id, key.addr, frontend.policy);
+            }
+            let maglev = frontend.list.and_then(|list| outlined.maglev.get(list));
+            if maglev == Some(&true) {
+                entry.flags |= flags::MAGLEV;
+            }
+        }
+        if frontend.guarded {
+            entry.flags |= flags::SOURCE_RANGES;
+        }
+        let entry = entry.sealed(&key);
+        self.tables.set(key, entry, (range, frontend.open), draft);
     }
 
     /// Lets go of frontends that a port has had, unless another port of the service has them now.

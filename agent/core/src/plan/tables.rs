@@ -1,14 +1,17 @@
 //! The kernel's tables as they are once every operation so far is applied, with who needs what.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use weir_abi::service::proto;
 use weir_abi::{Address, ServiceEntry, ServiceKey, Verdict};
 
 use super::alloc::RangeAllocator;
 use super::backends::Backends;
+use super::guards::Guards;
+use super::members::{self, Members};
 use super::{Op, Plan, ServicePort};
-use crate::compile::BackendAddr;
+use crate::backend::BackendAddr;
+use crate::compile::SourceRange;
 
 #[derive(Debug)]
 pub(super) struct Tables {
@@ -19,12 +22,49 @@ pub(super) struct Tables {
     pub(super) ranges: HashMap<u32, Range>,
     /// All of `SERVICES`.
     pub(super) entries: HashMap<ServiceKey, Record>,
-    /// How many frontends an address has in a scope. It has an entry of its own as long as there is one.
-    pub(super) addresses: HashMap<(Address, u8), u32>,
+    /// The addresses that have frontends in a scope. Each has an entry of its own as long as it has one.
+    pub(super) addresses: HashMap<(Address, u8), Frontends>,
+    /// The entries of addresses that are to come with the end of the plan.
+    pub(super) awaited: HashSet<ServiceKey>,
+    pub(super) members: Members,
+    pub(super) guards: Guards,
     /// How many entries and ports refer to a service port's id.
     pub(super) id_refs: HashMap<u32, u32>,
     /// The ports of the planned services, by id.
     pub(super) ports: BTreeMap<u32, Port>,
+}
+
+/// The frontends of an address in a scope.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Frontends {
+    /// How many there are.
+    count: u32,
+    /// How many of them leave the address's other ports alone.
+    open: u32,
+}
+
+impl Frontends {
+    pub(super) fn add(&mut self, open: bool) {
+        self.count += 1;
+        self.open += u32::from(open);
+    }
+
+    fn remove(&mut self, open: bool) {
+        self.count -= 1;
+        self.open -= u32::from(open);
+    }
+
+    /// What becomes of traffic to ports of the address that no service has. An address that is a cluster IP and nothing
+    /// else has no other ports, and who tries one is refused. As soon as it is anything else too (a node's address, a
+    /// load balancer's, an external one), it may have ports that are none of our business: one service must not take
+    /// them from whoever has them.
+    fn unknown_port(self) -> Verdict {
+        if self.open == 0 {
+            Verdict::UnknownPort
+        } else {
+            Verdict::Pass
+        }
+    }
 }
 
 /// A list of backends in `SLOTS`.
@@ -47,6 +87,8 @@ pub(super) struct Record {
     /// The service port id that the entry keeps from being reused.
     pub(super) id: Option<u32>,
     pub(super) claim: Claim,
+    /// Whether it leaves the address's other ports alone.
+    pub(super) open: bool,
 }
 
 /// Who wants an entry.
@@ -77,17 +119,18 @@ pub(super) struct Draft {
     pub(super) idle: Vec<u32>,
     /// Frontends that were nobody's at some moment.
     pub(super) orphans: Vec<ServiceKey>,
-    /// Addresses that were without a frontend at some moment.
-    pub(super) bare: Vec<(Address, u8)>,
+    /// Addresses that have lost a frontend, or have one of another kind.
+    pub(super) addresses: Vec<(Address, u8)>,
+    /// Lists that may have members that are not wanted.
+    pub(super) member_lists: Vec<u32>,
+    /// Service port ids of nobody, which may have source ranges nevertheless.
+    pub(super) guards: Vec<u32>,
+    /// Whether flows that remember "not a service" must be looked at again.
+    pub(super) new_epoch: bool,
 }
 
 pub(super) fn is_address_only(key: &ServiceKey) -> bool {
     key.port_be == 0 && key.proto == proto::ANY
-}
-
-/// The entry of an address.
-pub(super) fn address_entry(key: &ServiceKey) -> ServiceEntry {
-    ServiceEntry::new(key, 0, 0, 0, Verdict::UnknownPort)
 }
 
 impl Tables {
@@ -128,16 +171,23 @@ impl Tables {
         &mut self,
         key: ServiceKey,
         entry: ServiceEntry,
-        range: Option<u32>,
+        (range, open): (Option<u32>, bool),
         draft: &mut Draft,
     ) {
         let claim = Claim::Port(entry.id);
-        let former = self.entries.get_mut(&key);
-        if let Some(record) = former
-            && record.entry == entry
-        {
-            record.claim = claim;
-            return;
+        let address = (key.addr, key.scope);
+        if let Some(record) = self.entries.get_mut(&key) {
+            if record.open != open {
+                let frontends = self.addresses.entry(address).or_default();
+                frontends.remove(record.open);
+                frontends.add(open);
+                draft.addresses.push(address);
+                record.open = open;
+            }
+            if record.entry == entry {
+                record.claim = claim;
+                return;
+            }
         }
         if let Some(offset) = range {
             self.hold_range(offset);
@@ -149,23 +199,37 @@ impl Tables {
             range,
             id,
             claim,
+            open,
         };
         match self.entries.insert(key, record) {
             Some(former) => self.forget(&former, draft),
-            None => *self.addresses.entry((key.addr, key.scope)).or_default() += 1,
+            None => {
+                self.addresses.entry(address).or_default().add(open);
+                let key = ServiceKey::address_only(key.addr, key.scope);
+                if !self.entries.contains_key(&key) {
+                    self.awaited.insert(key);
+                }
+                draft.addresses.push(address);
+                draft.new_epoch = true;
+            }
         }
         draft.plan.ops.push(Op::SetService { key, entry });
     }
 
-    /// Sees to it that an address has its entry.
-    pub(super) fn set_address(&mut self, addr: Address, scope: u8, draft: &mut Draft) {
+    /// Sees to it that an address has its right entry, or none if it has no frontends.
+    fn settle_address(&mut self, addr: Address, scope: u8, draft: &mut Draft) {
         let key = ServiceKey::address_only(addr, scope);
-        let entry = address_entry(&key);
-        if self
-            .entries
-            .get(&key)
-            .is_some_and(|record| record.entry == entry)
-        {
+        let Some(frontends) = self.addresses.get(&(addr, scope)) else {
+            if let Some(record) = self.entries.remove(&key) {
+                draft.plan.ops.push(Op::RemoveService { key });
+                draft.new_epoch = true;
+                self.forget(&record, draft);
+            }
+            return;
+        };
+        let entry = ServiceEntry::new(&key, 0, 0, 0, frontends.unknown_port());
+        let known = self.entries.get(&key);
+        if known.is_some_and(|record| record.entry == entry) {
             return;
         }
         let record = Record {
@@ -173,11 +237,65 @@ impl Tables {
             range: None,
             id: None,
             claim: Claim::Address,
+            open: false,
         };
         if let Some(former) = self.entries.insert(key, record) {
             self.forget(&former, draft);
         }
         draft.plan.ops.push(Op::SetService { key, entry });
+        draft.new_epoch = true;
+    }
+
+    /// Sees to it that the addresses whose frontends have changed have their right entries.
+    pub(super) fn settle_addresses(&mut self, draft: &mut Draft) {
+        let mut addresses = std::mem::take(&mut draft.addresses);
+        addresses.sort_unstable();
+        addresses.dedup();
+        for (addr, scope) in addresses {
+            self.settle_address(addr, scope, draft);
+        }
+        self.awaited.clear();
+    }
+
+    /// Gives the lists of a service port their members, and its guarded frontends their ranges.
+    pub(super) fn admit(
+        &mut self,
+        id: u32,
+        mut lists: BTreeMap<u32, BTreeSet<u32>>,
+        ranges: &[SourceRange],
+        draft: &mut Draft,
+    ) {
+        let ops = &mut draft.plan.ops;
+        for list in members::lists_of(id) {
+            let wanted = lists.remove(&list).unwrap_or_default();
+            if self.members.want(list, wanted, ops) {
+                draft.member_lists.push(list);
+            }
+        }
+        if self.guards.want(id, ranges, ops) {
+            draft.plan.retired.guards.push(id);
+        }
+    }
+
+    /// Removes what an earlier agent has left under an id that nothing refers to.
+    pub(super) fn clear(&mut self, id: u32, ops: &mut Vec<Op>) {
+        for list in members::lists_of(id) {
+            self.members.want(list, BTreeSet::new(), ops);
+            self.members.sweep(list, ops);
+        }
+        self.guards.want(id, &[], ops);
+        self.guards.sweep(id, ops);
+    }
+
+    /// Removes members that are no longer wanted, and ranges that never were.
+    pub(super) fn sweep(&mut self, draft: &mut Draft) {
+        let ops = &mut draft.plan.ops;
+        for list in draft.member_lists.drain(..) {
+            self.members.sweep(list, ops);
+        }
+        for id in draft.guards.drain(..) {
+            self.guards.sweep(id, ops);
+        }
     }
 
     /// Leaves a frontend of a port to whoever asks for it.
@@ -194,27 +312,15 @@ impl Tables {
             return;
         };
         draft.plan.ops.push(Op::RemoveService { key });
+        draft.new_epoch = true;
         self.forget(&record, draft);
         let address = (key.addr, key.scope);
         if let Some(frontends) = self.addresses.get_mut(&address) {
-            *frontends -= 1;
-            if *frontends == 0 {
+            frontends.remove(record.open);
+            if frontends.count == 0 {
                 self.addresses.remove(&address);
-                draft.bare.push(address);
             }
-        }
-    }
-
-    /// Removes the entries of addresses that have no frontend left.
-    pub(super) fn remove_bare_addresses(&mut self, draft: &mut Draft) {
-        for (addr, scope) in std::mem::take(&mut draft.bare) {
-            let key = ServiceKey::address_only(addr, scope);
-            if !self.addresses.contains_key(&(addr, scope))
-                && let Some(record) = self.entries.remove(&key)
-            {
-                draft.plan.ops.push(Op::RemoveService { key });
-                self.forget(&record, draft);
-            }
+            draft.addresses.push(address);
         }
     }
 
@@ -267,10 +373,11 @@ impl Tables {
         let Plan {
             after_grace,
             retired,
+            dropped,
             ..
         } = &mut draft.plan;
         for id in draft.idle.drain(..) {
-            if self.backends.retire_if_idle(id, after_grace) {
+            if self.backends.retire_if_idle(id, after_grace, dropped) {
                 retired.backends.push(id);
             }
         }

@@ -2,9 +2,10 @@
 
 use proptest::prelude::*;
 use weir_abi::service::backend_state;
-use weir_abi::{Backend, ServiceEntry};
+use weir_abi::{Backend, MemberKey, ServiceEntry, SourceRangeKey};
 
 use super::*;
+use crate::compile::SourceRange;
 
 #[test]
 fn a_restart_changes_nothing_and_keeps_the_ids() {
@@ -92,6 +93,7 @@ fn capacity_that_shrank_is_no_reason_to_fall() {
         slots: 3,
         backends: 3,
         ids: 2,
+        ..ROOMY
     };
     let mut programmed = Programmed::adopt(small, world.kernel.snapshot());
     let plan = programmed.plan([simple("till", key(2, 80), &[6])].into_iter());
@@ -108,6 +110,8 @@ const SMALL: Capacity = Capacity {
     slots: 48,
     backends: 16,
     ids: 16,
+    members: 64,
+    source_ranges: 64,
 };
 
 fn any_key() -> impl Strategy<Value = ServiceKey> {
@@ -123,29 +127,34 @@ fn any_entry() -> impl Strategy<Value = (ServiceKey, ServiceEntry)> {
     let offset = prop_oneof![0_u32..60, Just(u32::MAX), any::<u32>()];
     let count = prop_oneof![0_u32..12, Just(u32::MAX)];
     let id = prop_oneof![0_u32..18, any::<u32>()];
-    let verdict = prop_oneof![6 => Just(1_u8), 1 => 0_u8..8, 1 => any::<u8>()];
+    let verdict = prop_oneof![6 => Just(1_u8), 1 => 0_u8..14, 1 => any::<u8>()];
     (
         any_key(),
         offset,
         count,
         id,
-        verdict,
+        (verdict, 0_u8..10, 0_u32..20),
         prop::bool::weighted(0.8),
     )
-        .prop_map(|(key, slots_offset, slots_count, id, verdict, sealed)| {
-            let mut entry = ServiceEntry {
-                seal: 42,
-                id,
-                slots_offset,
-                slots_count,
-                verdict,
-                reserved: [0; 3],
-            };
-            if sealed {
-                entry.seal = entry.seal_for(&key);
-            }
-            (key, entry)
-        })
+        .prop_map(
+            |(key, slots_offset, slots_count, id, (verdict, flags, list), sealed)| {
+                let mut entry = ServiceEntry {
+                    seal: 42,
+                    id,
+                    slots_offset,
+                    slots_count,
+                    list,
+                    affinity_timeout: list,
+                    verdict,
+                    flags,
+                    reserved: [0; 2],
+                };
+                if sealed {
+                    entry.seal = entry.seal_for(&key);
+                }
+                (key, entry)
+            },
+        )
 }
 
 fn any_backend() -> impl Strategy<Value = Backend> {
@@ -165,21 +174,49 @@ fn any_backend() -> impl Strategy<Value = Backend> {
     )
 }
 
+fn any_source_range() -> impl Strategy<Value = (SourceRangeKey, u32)> {
+    let addr = prop_oneof![Just([0; 16]), Just(backend(1).addr.0), any::<[u8; 16]>()];
+    let prefix_len = prop_oneof![0_u32..=160, Just(32 + 96 + 8)];
+    (0_u32..8, addr, prefix_len).prop_map(|(id, addr, prefix_len)| {
+        // As the kernel's trie has it: one key for each prefix.
+        let key = SourceRangeKey {
+            id,
+            addr: Address(addr),
+        };
+        match SourceRange::of_key(&key, prefix_len) {
+            Some((id, range)) => range.key(id),
+            None => (key, prefix_len),
+        }
+    })
+}
+
 fn garbage() -> impl Strategy<Value = Snapshot> {
     (
         prop::collection::btree_map(any_key(), any_entry(), 0..24),
         prop::collection::vec(prop_oneof![0_u32..20, Just(u32::MAX)], 0..48),
         prop::collection::vec(any_backend(), 0..16),
+        prop::collection::btree_set((0_u32..32, 0_u32..18), 0..16),
+        prop::collection::vec(any_source_range(), 0..12),
     )
-        .prop_map(|(entries, slots, backends)| Snapshot {
-            services: entries
-                .into_values()
-                .collect::<BTreeMap<_, _>>()
-                .into_iter()
-                .collect(),
-            slots,
-            backends,
-        })
+        .prop_map(
+            |(entries, slots, backends, members, source_ranges)| Snapshot {
+                services: entries
+                    .into_values()
+                    .collect::<BTreeMap<_, _>>()
+                    .into_iter()
+                    .collect(),
+                slots,
+                backends,
+                members: (members.into_iter())
+                    .map(|(list, backend_id)| MemberKey { list, backend_id })
+                    .collect(),
+                source_ranges: (source_ranges.iter())
+                    .map(|(key, len)| ((key.id, key.addr, *len), (*key, *len)))
+                    .collect::<BTreeMap<_, _>>()
+                    .into_values()
+                    .collect(),
+            },
+        )
 }
 
 proptest! {
@@ -198,14 +235,23 @@ proptest! {
         let wishes = || {
             lists.iter().zip(0_u8..).map(|(list, i)| {
                 let numbers: Vec<u16> = list.iter().copied().collect();
-                simple(&format!("s{i}"), key(i % 3, 1 + u16::from(i / 3)), &numbers)
+                let mut wish = simple(&format!("s{i}"), key(i % 3, 1 + u16::from(i / 3)), &numbers);
+                wish.ports[0].affinity_timeout = u32::from(i % 2);
+                wish.ports[0].source_ranges = admission::ranges(i % 3);
+                wish.ports[0].frontends[0].guarded = i % 3 != 0;
+                wish
             })
         };
         world.plan(wishes());
         world.plan_leftovers();
         // What did not fit beside the garbage fits now.
         world.plan([]);
+        // Ranges that an entry of an earlier agent asked about.
+        world.plan([]);
+        world.kernel.leftovers = false;
         world.kernel.assert_sane();
+        let ranges: usize = wishes().map(|wish| wish.ports[0].source_ranges.len()).sum();
+        prop_assert_eq!(world.kernel.source_ranges.len(), ranges);
         world.kernel.assert_agrees(&world.programmed);
         prop_assert_eq!(world.programmed.errors().count(), 0);
         for wish in wishes() {

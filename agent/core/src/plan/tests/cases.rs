@@ -5,7 +5,7 @@ use weir_abi::table;
 
 use super::*;
 
-fn kinds(ops: &[Op]) -> Vec<&'static str> {
+pub(super) fn kinds(ops: &[Op]) -> Vec<&'static str> {
     let kind = |op: &Op| match op {
         Op::WriteBackend { backend, .. } if backend.state == backend_state::FREE => "free backend",
         Op::WriteBackend { .. } => "backend",
@@ -15,6 +15,11 @@ fn kinds(ops: &[Op]) -> Vec<&'static str> {
         Op::SetService { .. } => "set",
         Op::RemoveService { key } if key.port_be == 0 => "remove address",
         Op::RemoveService { .. } => "remove",
+        Op::SetMember { .. } => "member",
+        Op::RemoveMember { .. } => "remove member",
+        Op::SetSourceRange { .. } => "range",
+        Op::RemoveSourceRange { .. } => "remove range",
+        Op::BumpEpoch => "epoch",
     };
     ops.iter().map(kind).collect()
 }
@@ -26,7 +31,15 @@ fn a_service_from_birth_to_death() {
     let (ops, _) = world.plan([simple("cart", cart, &[1, 2])]);
     assert_eq!(
         kinds(&ops),
-        ["backend", "backend", "slots", "reset", "set", "set address"]
+        [
+            "backend",
+            "backend",
+            "slots",
+            "reset",
+            "set",
+            "set address",
+            "epoch"
+        ]
     );
     assert_eq!(leads_to(&world.kernel, cart), Some(backends(&[1, 2])));
     let address = ServiceKey::address_only(cart.addr, cart.scope);
@@ -47,7 +60,7 @@ fn a_service_from_birth_to_death() {
     assert_eq!(leads_to(&world.kernel, cart), Some(Vec::new()));
 
     let (ops, _) = world.plan([gone("cart")]);
-    assert_eq!(kinds(&ops), ["remove", "remove address"]);
+    assert_eq!(kinds(&ops), ["remove", "remove address", "epoch"]);
     world.assert_empty();
 }
 
@@ -76,7 +89,10 @@ fn equal_lists_of_one_port_share_their_slots_and_equal_endpoints_their_ids() {
     assert_eq!(world.programmed.counts().slots, 2);
     // Another service has its own slots, but not its own backends.
     let (ops, _) = world.plan([simple("till", c, &[1, 2])]);
-    assert_eq!(kinds(&ops), ["slots", "reset", "set", "set address"]);
+    assert_eq!(
+        kinds(&ops),
+        ["slots", "reset", "set", "set address", "epoch"]
+    );
     // The first change parts what was shared.
     world.plan([desired(
         "cart",
@@ -218,6 +234,7 @@ fn a_service_that_does_not_fit_stays_whole_and_is_tried_again() {
         slots: 4,
         backends: 4,
         ids: 3,
+        ..ROOMY
     };
     let cases = [
         (

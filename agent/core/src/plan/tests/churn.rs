@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
+use weir_abi::service::flags;
 
 use super::*;
 
@@ -16,35 +17,44 @@ fn any_wish() -> impl Strategy<Value = DesiredService> {
         1_u16..3,
         0_u8..2,
         prop::option::weighted(0.8, 0_usize..2),
+        (any::<bool>(), any::<bool>()),
     );
     let port = (
         prop::collection::vec(list, 2),
         prop::collection::vec(frontend, 0..4),
+        prop_oneof![Just(0_u32), 1_u32..3],
+        0_u8..4,
     );
     let ports = prop::collection::vec(port, 0..3);
     (0..SERVICES, ports, any::<bool>()).prop_map(|(service, ports, renamed)| {
-        let ports = ports
-            .into_iter()
-            .enumerate()
-            .map(|(i, (lists, frontends))| DesiredPort {
+        let ports = ports.into_iter().enumerate().map(
+            |(i, (lists, frontends, affinity_timeout, ranges))| DesiredPort {
                 port_name: format!("p{}", if renamed { i + 1 } else { i }).into(),
                 proto: proto::TCP,
+                affinity_timeout,
+                source_ranges: admission::ranges(ranges),
                 lists: lists
                     .into_iter()
                     .map(|list| list.into_iter().map(backend).collect())
                     .collect(),
                 frontends: frontends
                     .into_iter()
-                    .map(|(last, port, scope, list)| Frontend {
-                        key: ServiceKey {
-                            scope,
-                            ..key(last, port)
-                        },
-                        verdict: list.map_or(Verdict::NoLocalEndpoints, |_| Verdict::Translate),
-                        list,
+                    .map(|(last, port, scope, list, (open, guarded))| Frontend {
+                        open,
+                        // As compiled: without ranges nothing is guarded.
+                        guarded: guarded && ranges > 0,
+                        ..super::frontend(
+                            ServiceKey {
+                                scope,
+                                ..key(last, port)
+                            },
+                            list,
+                        )
                     })
                     .collect(),
-            });
+                ..DesiredPort::default()
+            },
+        );
         desired(&format!("s{service}"), ports.collect())
     })
 }
@@ -62,6 +72,49 @@ fn wanted(wish: &DesiredService, key: &ServiceKey) -> Option<Vec<BackendAddr>> {
                 .map_or(Vec::new(), |list| port.lists[list].clone()),
         )
     })
+}
+
+/// The frontend of a wish that counts, and its port.
+fn frontend_of<'a>(
+    wish: &'a DesiredService,
+    key: &ServiceKey,
+) -> Option<(&'a DesiredPort, &'a Frontend)> {
+    wish.ports.iter().find_map(|port| {
+        let frontend = port
+            .frontends
+            .iter()
+            .find(|frontend| frontend.key == *key)?;
+        Some((port, frontend))
+    })
+}
+
+/// Affinity and source ranges of an entry are as wished.
+fn check_entry(world: &World, wish: &DesiredService, key: &ServiceKey) {
+    let (port, frontend) = frontend_of(wish, key).expect("wanted");
+    let entry = world.kernel.services[key];
+    let affinity = frontend.list.is_some() && port.affinity_timeout > 0;
+    assert_eq!(entry.flags & flags::AFFINITY != 0, affinity, "{key:?}");
+    let timeout = if affinity { port.affinity_timeout } else { 0 };
+    assert_eq!(entry.affinity_timeout, timeout, "{key:?}");
+    assert_eq!(
+        entry.flags & flags::SOURCE_RANGES != 0,
+        frontend.guarded,
+        "{key:?}"
+    );
+    let ranges = world.kernel.source_ranges.iter();
+    let ranges = ranges.filter(|(id, ..)| *id == entry.id).copied();
+    let expected = port.source_ranges.iter().map(|range| {
+        let (key, prefix_len) = range.key(entry.id);
+        (key.id, key.addr, prefix_len)
+    });
+    if frontend.guarded {
+        let (ranges, expected): (BTreeSet<_>, BTreeSet<_>) = (ranges.collect(), expected.collect());
+        assert!(ranges.is_superset(&expected), "{key:?}");
+        assert!(
+            world.programmed.wants_plan() || ranges == expected,
+            "{key:?}"
+        );
+    }
 }
 
 /// The rules that the tables must follow after each plan.
@@ -102,6 +155,7 @@ impl Rules {
         };
         let mut owners = BTreeMap::new();
         let mut expected_keys = BTreeSet::new();
+        let mut open_addresses = BTreeSet::new();
         for (name, given) in &self.given {
             for key in given
                 .keys()
@@ -119,6 +173,11 @@ impl Rules {
                     "{key:?} has two owners"
                 );
                 expected_keys.extend([key, ServiceKey::address_only(key.addr, key.scope)]);
+                let frontend = frontend_of(given, &key);
+                if frontend.is_some_and(|(_, frontend)| frontend.open) {
+                    open_addresses.insert((key.addr, key.scope));
+                }
+                check_entry(world, given, &key);
             }
         }
         for (key, owner) in &self.owners {
@@ -130,6 +189,14 @@ impl Rules {
         }
         let seen = world.kernel.seen();
         assert_eq!(seen.keys().copied().collect::<BTreeSet<_>>(), expected_keys);
+        for (addr, scope) in expected_keys.iter().map(|key| (key.addr, key.scope)) {
+            let verdict = match open_addresses.contains(&(addr, scope)) {
+                true => Verdict::Pass,
+                false => Verdict::UnknownPort,
+            };
+            let key = ServiceKey::address_only(addr, scope);
+            assert_eq!(seen[&key], Seen::Verdict(verdict as u8), "{key:?}");
+        }
         self.owners = owners;
     }
 }
@@ -203,8 +270,10 @@ proptest! {
         history in any_history().prop_map(without_conflicts),
         (services, slots) in (6_u32..20, 6_u32..24),
         (backends, ids) in (3_u32..8, 2_u32..10),
+        (members, source_ranges) in (0_u32..20, 0_u32..20),
     ) {
-        history_in(Capacity { services, slots, backends, ids }, history);
+        let capacity = Capacity { services, slots, backends, ids, members, source_ranges };
+        history_in(capacity, history);
     }
 
     /// The agent stops after any operation; another takes over and gets to the same end, and so do both that stop on
@@ -233,6 +302,9 @@ proptest! {
             world.programmed.release(plan.retired);
             // Whoever restarts cannot know who had what first, so the rules start anew.
             world.plan_leftovers();
+            if world.programmed.wants_plan() {
+                world.plan([]);
+            }
             let mut rules = Rules { wishes: wishes.clone(), ..Rules::default() };
             rules.check(&world);
         }

@@ -1,5 +1,6 @@
 //! Plans, executed one operation at a time on a small kernel.
 
+mod admission;
 mod adoption;
 mod cases;
 mod churn;
@@ -13,7 +14,9 @@ use weir_abi::service::{proto, scope};
 use weir_abi::{Address, ServiceKey, Verdict};
 
 use super::*;
-use crate::compile::{BackendAddr, DesiredPort, DesiredService, Frontend};
+use crate::backend::BackendAddr;
+use crate::compile::{DesiredPort, DesiredService, Frontend};
+use crate::model::TrafficPolicy;
 use kernel::{Kernel, Seen};
 
 const ROOMY: Capacity = Capacity {
@@ -21,6 +24,8 @@ const ROOMY: Capacity = Capacity {
     slots: 1000,
     backends: 1000,
     ids: 1000,
+    members: 1000,
+    source_ranges: 1000,
 };
 
 /// The frontend `10.96.0.{last}:{port}`, from within.
@@ -56,18 +61,31 @@ fn port(port_name: &str, frontends: &[(ServiceKey, &[u16])]) -> DesiredPort {
     let mut port = DesiredPort {
         port_name: port_name.into(),
         proto: proto::TCP,
-        lists: Vec::new(),
-        frontends: Vec::new(),
+        ..DesiredPort::default()
     };
     for &(key, numbers) in frontends {
         let list = (!numbers.is_empty()).then(|| {
             port.lists.push(backends(numbers));
             port.lists.len() - 1
         });
-        let verdict = list.map_or(Verdict::NoEndpoints, |_| Verdict::Translate);
-        port.frontends.push(Frontend { key, verdict, list });
+        port.frontends.push(frontend(key, list));
     }
     port
+}
+
+/// A frontend with a list, or without endpoints. The first list is the one for policy Cluster.
+fn frontend(key: ServiceKey, list: Option<usize>) -> Frontend {
+    Frontend {
+        key,
+        verdict: list.map_or(Verdict::NoEndpoints, |_| Verdict::Translate),
+        list,
+        policy: match list {
+            None | Some(0) => TrafficPolicy::Cluster,
+            Some(_) => TrafficPolicy::Local,
+        },
+        open: false,
+        guarded: false,
+    }
 }
 
 fn desired(service: &str, ports: Vec<DesiredPort>) -> DesiredService {
@@ -132,9 +150,10 @@ impl World {
 
     fn plan_leftovers(&mut self) {
         let plan = self.programmed.plan_leftovers();
+        self.kernel.run(&mut self.programmed, plan);
         // Services that do not fit keep what they had.
         self.kernel.leftovers = self.programmed.errors().next().is_some();
-        self.kernel.run(&mut self.programmed, plan);
+        self.kernel.assert_agrees(&self.programmed);
     }
 
     /// A new agent finds the tables as they are.
@@ -145,13 +164,17 @@ impl World {
         self.programmed = Programmed::adopt(capacity, self.kernel.snapshot());
     }
 
-    fn assert_empty(&self) {
+    fn assert_empty(&mut self) {
+        if self.programmed.wants_plan() {
+            self.plan([]);
+        }
         assert!(
             self.kernel.services.is_empty(),
             "{:?}",
             self.kernel.services
         );
         assert_eq!(self.programmed.counts(), TableCounts::default());
+        assert!(self.kernel.members.is_empty() && self.kernel.source_ranges.is_empty());
         assert_eq!(self.programmed.errors().count(), 0);
         assert_eq!(self.programmed.service_ports().count(), 0);
     }

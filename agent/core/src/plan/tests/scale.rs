@@ -41,33 +41,23 @@ fn list(service: u32, endpoints: u16) -> Vec<BackendAddr> {
 }
 
 fn wish(service: u32, endpoints: u16) -> DesiredService {
-    let frontend = Frontend {
-        key: service_key(service),
-        verdict: Verdict::Translate,
-        list: Some(0),
-    };
     let port = DesiredPort {
         port_name: "http".into(),
         proto: proto::TCP,
         lists: vec![list(service, endpoints)],
-        frontends: vec![frontend],
+        frontends: vec![frontend(service_key(service), Some(0))],
+        ..DesiredPort::default()
     };
     desired(&format!("s{service}"), vec![port])
 }
 
 #[test]
 fn a_change_costs_what_it_is_itself_in_a_cluster_of_any_size() {
-    let capacity = Capacity {
-        services: weir_abi::table::SERVICES_CAPACITY,
-        slots: weir_abi::table::SLOTS_CAPACITY,
-        backends: weir_abi::table::BACKENDS_CAPACITY,
-        ids: weir_abi::table::SERVICE_COUNTERS_CAPACITY,
-    };
-    let mut programmed = Programmed::new(capacity);
+    let mut programmed = Programmed::new(Capacity::default());
     let first = programmed.plan((0..SERVICES).map(|service| wish(service, ENDPOINTS)));
     assert!(first.errors.is_empty());
-    // Ten backends, one list, one counter, one frontend and one address each.
-    assert_eq!(first.ops.len(), SERVICES as usize * 14);
+    // Ten backends, one list, one counter, one frontend and one address each; and one new epoch.
+    assert_eq!(first.ops.len(), SERVICES as usize * 14 + 1);
     programmed.release(first.retired);
     let counts = programmed.counts();
     assert_eq!(counts.services, SERVICES * 2);

@@ -1,0 +1,54 @@
+//! Which endpoints exist, in whatever condition.
+
+use std::collections::HashMap;
+
+use crate::backend::BackendAddr;
+use crate::model::EndpointSlice;
+
+/// Counts in how many places of services' slices each endpoint is.
+#[derive(Debug, Default)]
+pub(crate) struct Endpoints {
+    counts: HashMap<BackendAddr, u32>,
+}
+
+/// Every endpoint of a slice, once for each of its ports; none if the slice is no service's.
+fn endpoints(slice: &EndpointSlice) -> impl Iterator<Item = BackendAddr> {
+    let slice = slice.service.is_some().then_some(slice);
+    slice.into_iter().flat_map(|slice| {
+        let of_port = |port| {
+            let endpoints = slice.endpoints.iter();
+            endpoints.map(move |endpoint| (endpoint, port))
+        };
+        (slice.ports.iter().flat_map(of_port))
+            .map(|(endpoint, port)| BackendAddr::new(endpoint.addr, port.port, port.protocol))
+    })
+}
+
+impl Endpoints {
+    /// Whether an endpoint is in any slice of any service.
+    pub(crate) fn contains(&self, endpoint: &BackendAddr) -> bool {
+        self.counts.contains_key(endpoint)
+    }
+
+    /// One version of a slice takes another's place; gives back the endpoints that are in no slice any more.
+    pub(crate) fn replace(
+        &mut self,
+        former: Option<&EndpointSlice>,
+        new: Option<&EndpointSlice>,
+    ) -> Vec<BackendAddr> {
+        for endpoint in new.into_iter().flat_map(endpoints) {
+            *self.counts.entry(endpoint).or_default() += 1;
+        }
+        let mut gone = Vec::new();
+        for endpoint in former.into_iter().flat_map(endpoints) {
+            if let Some(count) = self.counts.get_mut(&endpoint) {
+                *count -= 1;
+                if *count == 0 {
+                    self.counts.remove(&endpoint);
+                    gone.push(endpoint);
+                }
+            }
+        }
+        gone
+    }
+}

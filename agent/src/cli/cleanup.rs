@@ -1,6 +1,9 @@
 //! `weir cleanup`, for people.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Args;
 
@@ -21,8 +24,13 @@ pub struct Options {
 }
 
 pub(super) fn cleanup(options: &Options) -> anyhow::Result<ExitCode> {
-    let removed = crate::cleanup::cleanup(&options.bpffs, &options.agent.api_socket)?;
-    options.output.print(&removed, text)?;
+    remove(&options.bpffs, &options.agent.api_socket, options.output)
+}
+
+/// Cleans and tells.
+pub(super) fn remove(bpffs: &Path, api_socket: &Path, output: Format) -> anyhow::Result<ExitCode> {
+    let removed = crate::cleanup::cleanup(bpffs, api_socket)?;
+    output.print(&removed, text)?;
     Ok(ExitCode::SUCCESS)
 }
 

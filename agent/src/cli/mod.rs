@@ -2,15 +2,17 @@
 
 mod check;
 mod cleanup;
+pub mod kube_proxy;
 mod output;
 pub mod run;
 mod services;
 mod status;
 mod table;
+pub mod values;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use output::Format;
 
@@ -61,7 +63,15 @@ pub struct AgentOptions {
 /// Parses the command line and does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = match parse(std::env::args_os().collect::<Vec<_>>()) {
+        Ok(cli) => cli,
+        // Of the command line it explains, and it has an exit status of its own.
+        Err(error) => match error.downcast::<clap::Error>() {
+            Ok(error) => error.exit(),
+            Err(error) => return fail(&error),
+        },
+    };
+    let result = match cli.command {
         Command::Run(options) => run::run(options),
         Command::Check(options) => check::check(&options),
         Command::Status(options) => return status::status(&options),
@@ -74,6 +84,28 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => fail(&error),
     }
+}
+
+/// Parses a command line. A configuration file of kube-proxy's gives the options of `run` their defaults.
+///
+/// # Errors
+/// A [`clap::Error`] of the command line, or what is wrong with the file.
+pub fn parse<T: Into<OsString> + Clone>(
+    arguments: impl IntoIterator<Item = T> + Clone,
+) -> anyhow::Result<Cli> {
+    let mut cli = Cli::try_parse_from(arguments.clone())?;
+    if let Command::Run(options) = &cli.command
+        && let Some(path) = &options.config
+    {
+        let file = kube_proxy::read(path)?;
+        let command =
+            Cli::command().mut_subcommand("run", |run| kube_proxy::with_defaults(run, &file));
+        cli = Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)?;
+        if let Command::Run(options) = &mut cli.command {
+            options.kube_proxy.fields = file.foreign;
+        }
+    }
+    Ok(cli)
 }
 
 /// Says what went wrong and why, down to the first cause.

@@ -5,6 +5,10 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::Args;
 
+use super::{
+    kube_proxy::Ignored,
+    values::{ApiServer, Device, NodePortAddress, bind_address},
+};
 use crate::{
     http::BindAddress,
     log::{Format, Level},
@@ -14,8 +18,30 @@ use crate::{
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     /// This node's name in Kubernetes [default: the host's name, in lower case]
-    #[arg(long, value_name = "NAME", env = "WEIR_NODE_NAME")]
+    #[arg(
+        long,
+        visible_alias = "hostname-override",
+        value_name = "NAME",
+        env = "WEIR_NODE_NAME"
+    )]
     pub node_name: Option<String>,
+
+    /// A configuration file of kube-proxy's: what Weir has as well is taken, options win, the rest is named in a warning
+    #[arg(long, value_name = "FILE", env = "WEIR_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    /// Detach and remove everything Weir ever left on this node and end, as `weir cleanup` does
+    #[arg(
+        long,
+        env = "WEIR_CLEANUP",
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true
+    )]
+    pub cleanup: bool,
 
     /// How to reach the API server [default: the service account of the pod it runs in]
     #[arg(
@@ -37,6 +63,53 @@ pub struct Options {
     )]
     pub manifests: Option<PathBuf>,
 
+    /// Where API servers are, tried in turn, in place of the address in the kubeconfig or of the service account; the last
+    /// ones known to work are remembered as well
+    #[arg(
+        long,
+        visible_alias = "master",
+        value_name = "URL",
+        env = "WEIR_APISERVER",
+        value_delimiter = ',',
+        conflicts_with = "manifests",
+        help_heading = "Source"
+    )]
+    pub apiserver: Vec<ApiServer>,
+
+    /// On which of the node's addresses node ports are served: `primary`, or ranges of addresses; a range with 127.0.0.1 in
+    /// it serves the node itself there
+    #[arg(
+        long,
+        value_name = "CIDR",
+        env = "WEIR_NODEPORT_ADDRESSES",
+        value_delimiter = ',',
+        default_value = "primary",
+        help_heading = "Services"
+    )]
+    pub nodeport_addresses: Vec<NodePortAddress>,
+
+    /// The node's devices to other machines, on which node ports, load balancer and external addresses are served; a * at
+    /// the end stands for any end [default: those that have the node's addresses]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "WEIR_DEVICES",
+        value_delimiter = ',',
+        help_heading = "Services"
+    )]
+    pub devices: Vec<Device>,
+
+    /// Whether the external IPs of services are served; whoever may write a service can claim any address with them
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "WEIR_EXTERNAL_IPS",
+        action = clap::ArgAction::Set,
+        default_value = "true",
+        help_heading = "Services"
+    )]
+    pub external_ips: bool,
+
     /// The cgroup v2 directory below which processes are served: the root of the node [default: where cgroup2 is mounted]
     #[arg(
         long,
@@ -50,12 +123,53 @@ pub struct Options {
     #[arg(long, value_name = "DIR", env = "WEIR_BPFFS", default_value = DEFAULT_BPFFS, help_heading = "Kernel")]
     pub bpffs: PathBuf,
 
+    /// Room for frontends: addresses and ports of services, each counted once for this node and once for outside
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "WEIR_MAX_FRONTENDS",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Capacity"
+    )]
+    pub max_frontends: Option<u32>,
+
+    /// Room for slots: the endpoints of every service port, and as many again while they are replaced
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "WEIR_MAX_SLOTS",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Capacity"
+    )]
+    pub max_slots: Option<u32>,
+
+    /// Room for backends: distinct addresses and ports of endpoints
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "WEIR_MAX_BACKENDS",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Capacity"
+    )]
+    pub max_backends: Option<u32>,
+
+    /// Room for flows: each takes two, one for each direction; the least used goes when it is full
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "WEIR_MAX_FLOWS",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Capacity"
+    )]
+    pub max_flows: Option<u32>,
+
     /// Where /metrics and /proxyMode are served; empty: nowhere
     #[arg(
         long,
         value_name = "ADDR:PORT",
         env = "WEIR_METRICS_BIND_ADDRESS",
         default_value = "127.0.0.1:10249",
+        value_parser = |text: &str| bind_address(text, 10249),
         help_heading = "Serving"
     )]
     pub metrics_bind_address: BindAddress,
@@ -66,6 +180,7 @@ pub struct Options {
         value_name = "ADDR:PORT",
         env = "WEIR_HEALTHZ_BIND_ADDRESS",
         default_value = "0.0.0.0:10256",
+        value_parser = |text: &str| bind_address(text, 10256),
         help_heading = "Serving"
     )]
     pub healthz_bind_address: BindAddress,
@@ -77,6 +192,7 @@ pub struct Options {
     /// How log lines look
     #[arg(
         long,
+        visible_alias = "logging-format",
         value_enum,
         value_name = "FORMAT",
         env = "WEIR_LOG_FORMAT",
@@ -94,6 +210,10 @@ pub struct Options {
         help_heading = "Logging"
     )]
     pub log_level: Level,
+
+    /// Settings of kube-proxy's that Weir does not have.
+    #[command(flatten)]
+    pub kube_proxy: Ignored,
 }
 
 /// Where the bpf file system usually is.
@@ -120,7 +240,16 @@ fn clean(name: &str) -> Option<String> {
 }
 
 pub(super) fn run(options: Options) -> anyhow::Result<ExitCode> {
+    if options.cleanup {
+        return super::cleanup::remove(&options.bpffs, &options.api_socket, Default::default());
+    }
     crate::log::init(options.log_format, &options.log_level)?;
+    if let Some(warning) = options.kube_proxy.warning() {
+        tracing::warn!("{warning}");
+    }
+    if options.kube_proxy.init_only {
+        return Ok(ExitCode::SUCCESS);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("weir")

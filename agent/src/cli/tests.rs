@@ -79,7 +79,8 @@ mod run_options {
 
     #[test]
     fn every_option_is_an_environment_variable_of_the_same_name() {
-        for argument in definition().get_arguments() {
+        let shown = |argument: &&clap::Arg| !argument.is_hide_set();
+        for argument in definition().get_arguments().filter(shown) {
             let long = argument.get_long().expect("only long options");
             let variable = format!("WEIR_{}", long.replace('-', "_").to_uppercase());
             assert_eq!(argument.get_env().unwrap(), variable.as_str());

@@ -181,7 +181,10 @@ fn link_info<T: Default>(link: &impl AsFd) -> io::Result<LinkInfo<T>> {
         info: u64,
     }
     const {
-        assert!(size_of::<LinkInfo<T>>() == 64, "the union's member has 8 bytes of interest");
+        assert!(
+            size_of::<LinkInfo<T>>() == 64,
+            "the union's member has 8 bytes of interest"
+        );
     }
     let mut info = LinkInfo::default();
     let attr = Attr {

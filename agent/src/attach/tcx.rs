@@ -6,11 +6,7 @@
 //! untranslated packets through. A program that is attached later may still ask for a place before ours; that is left to whoever
 //! asks. Filters of the older `clsact` qdisc run after all of tcx, if the last verdict was `TCX_NEXT`.
 
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    os::fd::OwnedFd,
-};
+use std::{collections::BTreeSet, fs, io, os::fd::OwnedFd};
 
 use super::{Hook, How};
 use crate::{
@@ -102,12 +98,18 @@ impl InterfaceHook {
 
     /// The interface of a link of this hook, by the name of its pin.
     fn ifindex_of(&self, pin: &str) -> Option<u32> {
-        pin.strip_prefix(self.hook.name)?.strip_prefix('-')?.parse().ok()
+        pin.strip_prefix(self.hook.name)?
+            .strip_prefix('-')?
+            .parse()
+            .ok()
     }
 }
 
 /// Whether an error says that the interface has gone: nothing is left to attach to, and nothing is wrong.
 #[must_use]
 pub fn is_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOLINK | libc::ENXIO))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENODEV | libc::ENOLINK | libc::ENXIO)
+    )
 }

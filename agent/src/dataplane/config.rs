@@ -45,7 +45,11 @@ impl Config {
         let mut element = self.element.lock().unwrap_or_else(PoisonError::into_inner);
         let mut config = element.read(0).ok_or(NO_ELEMENT)?;
         change(&mut config);
-        if element.write(0, config) { Ok(()) } else { Err(NO_ELEMENT) }
+        if element.write(0, config) {
+            Ok(())
+        } else {
+            Err(NO_ELEMENT)
+        }
     }
 
     /// Says that what flows remember may be out of date. To be called after the tables have changed.

@@ -1,10 +1,6 @@
 //! Attaches the programs to what appears, and programs its addresses; in the reverse order when it goes.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    os::fd::OwnedFd,
-};
+use std::{collections::BTreeSet, io, os::fd::OwnedFd};
 
 use anyhow::{Context, Result};
 use tracing::{debug, info};
@@ -66,7 +62,12 @@ impl Attacher {
 }
 
 /// Attaches all of the hooks; leaves none of them behind on an interface that goes meanwhile.
-fn attach(layout: &Layout, hooks: &[InterfaceHook], ifindex: u32, device: &str) -> Result<Presence> {
+fn attach(
+    layout: &Layout,
+    hooks: &[InterfaceHook],
+    ifindex: u32,
+    device: &str,
+) -> Result<Presence> {
     for hook in hooks {
         match hook.attach(layout, ifindex) {
             Ok(How::Replaced) => debug!(hook = hook.hook.name, device, "took over"),
@@ -93,10 +94,17 @@ fn detach(layout: &Layout, hooks: &[InterfaceHook], ifindex: u32) -> io::Result<
 fn detach_others(layout: &Layout, hooks: &[InterfaceHook], keep: &BTreeSet<u32>) -> Result<()> {
     for hook in hooks.iter().rev() {
         let removed = hook.detach_others(layout, keep).with_context(|| {
-            format!("cannot remove what an earlier agent left of {}", hook.hook.name)
+            format!(
+                "cannot remove what an earlier agent left of {}",
+                hook.hook.name
+            )
         })?;
         if !removed.is_empty() {
-            info!(hook = hook.hook.name, interfaces = removed.len(), "removed links of interfaces that are gone");
+            info!(
+                hook = hook.hook.name,
+                interfaces = removed.len(),
+                "removed links of interfaces that are gone"
+            );
         }
     }
     Ok(())
@@ -126,7 +134,12 @@ impl Sink for Attacher {
     }
 
     fn device(&mut self, device: &Device) -> Result<Presence> {
-        let presence = attach(&self.layout, &self.device_hooks, device.ifindex, &device.name)?;
+        let presence = attach(
+            &self.layout,
+            &self.device_hooks,
+            device.ifindex,
+            &device.name,
+        )?;
         if presence == Presence::Served && self.devices.insert(device.ifindex) {
             info!(%device, "serving an external device");
         }

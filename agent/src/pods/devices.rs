@@ -93,10 +93,12 @@ pub(super) fn choose(
     }
     if let Choice::Named(names) = choice {
         let missing = |name: &&String| !all.iter().any(|link| matches(name, &link.name));
-        chosen.left.extend(names.iter().filter(missing).map(|name| LeftDevice {
-            name: name.clone(),
-            reason: "there is no such device".to_owned(),
-        }));
+        chosen
+            .left
+            .extend(names.iter().filter(missing).map(|name| LeftDevice {
+                name: name.clone(),
+                reason: "there is no such device".to_owned(),
+            }));
     }
     chosen.devices.sort();
     Ok(chosen)

@@ -115,7 +115,9 @@ impl Discovery {
             Network::Own(own) => own.interfaces.as_slice(),
             _ => &[],
         });
-        let missed = known.map(|interface| interface.ifindex).filter(|index| !listed.contains(index));
+        let missed = known
+            .map(|interface| interface.ifindex)
+            .filter(|index| !listed.contains(index));
         for index in missed.collect::<Vec<_>>() {
             self.links.extend(links::link_at(&mut self.netlink, index)?);
         }
@@ -211,7 +213,10 @@ fn read(namespace: &Namespace, netlink: &mut Connection, veths: &Veths<'_>) -> i
             ifindex: link.index,
             device: link.name.clone(),
             inside: *inside,
-            addresses: carried.into_iter().filter(|address| is_routable(*address)).collect(),
+            addresses: carried
+                .into_iter()
+                .filter(|address| is_routable(*address))
+                .collect(),
         }
     });
     Ok(Network::Own(Own {
@@ -225,7 +230,8 @@ fn read(namespace: &Namespace, netlink: &mut Connection, veths: &Veths<'_>) -> i
 fn keep_what_is_there(network: &mut Network, veths: &Veths<'_>) {
     let Network::Own(own) = network else { return };
     let there = veths.get(&own.nsid).map(Vec::as_slice).unwrap_or_default();
-    own.interfaces.retain(|interface| there.iter().any(|veth| interface.is(veth)));
+    own.interfaces
+        .retain(|interface| there.iter().any(|veth| interface.is(veth)));
     if own.interfaces.is_empty() {
         *network = Network::Unknown;
     }
@@ -236,7 +242,9 @@ impl Own {
     fn fits(&self, veths: &Veths<'_>) -> bool {
         let there = veths.get(&self.nsid).map(Vec::as_slice).unwrap_or_default();
         there.len() == self.interfaces.len()
-            && there.iter().all(|veth| self.interfaces.iter().any(|known| known.is(veth)))
+            && there
+                .iter()
+                .all(|veth| self.interfaces.iter().any(|known| known.is(veth)))
     }
 }
 
@@ -249,9 +257,14 @@ impl Interface {
 /// Whether others than the link's own ends can use it.
 fn is_routable(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(v4) => !(v4.is_loopback() || v4.is_link_local() || v4.is_multicast() || v4.is_unspecified()),
+        IpAddr::V4(v4) => {
+            !(v4.is_loopback() || v4.is_link_local() || v4.is_multicast() || v4.is_unspecified())
+        }
         IpAddr::V6(v6) => {
-            !(v6.is_loopback() || v6.is_unicast_link_local() || v6.is_multicast() || v6.is_unspecified())
+            !(v6.is_loopback()
+                || v6.is_unicast_link_local()
+                || v6.is_multicast()
+                || v6.is_unspecified())
         }
     }
 }
@@ -322,11 +335,24 @@ mod tests {
 
     #[test]
     fn addresses_of_the_link_alone_are_nobodys() {
-        for address in ["127.0.0.1", "169.254.1.1", "::1", "fe80::1", "224.0.0.1", "ff02::1"] {
-            assert!(!is_routable(address.parse().expect("an address")), "{address}");
+        for address in [
+            "127.0.0.1",
+            "169.254.1.1",
+            "::1",
+            "fe80::1",
+            "224.0.0.1",
+            "ff02::1",
+        ] {
+            assert!(
+                !is_routable(address.parse().expect("an address")),
+                "{address}"
+            );
         }
         for address in ["10.1.2.3", "fd00::1", "2001:db8::1"] {
-            assert!(is_routable(address.parse().expect("an address")), "{address}");
+            assert!(
+                is_routable(address.parse().expect("an address")),
+                "{address}"
+            );
         }
     }
 }

@@ -105,7 +105,10 @@ impl Endpoints {
             }
         }
         if !left.is_empty() {
-            info!(addresses = left.len(), "removed addresses of pods that are gone");
+            info!(
+                addresses = left.len(),
+                "removed addresses of pods that are gone"
+            );
         }
         self.set_flag()
     }
@@ -240,7 +243,9 @@ impl Owners {
             }
         }
         let owned = touched.into_iter();
-        owned.map(|address| (address, self.owner(address))).collect()
+        owned
+            .map(|address| (address, self.owner(address)))
+            .collect()
     }
 }
 
@@ -263,7 +268,10 @@ mod tests {
     #[test]
     fn the_youngest_interface_has_the_address() {
         let mut owners = Owners::default();
-        assert_eq!(owners.set(5, &[ip(1), ip(2)]), [(ip(1), Some(5)), (ip(2), Some(5))]);
+        assert_eq!(
+            owners.set(5, &[ip(1), ip(2)]),
+            [(ip(1), Some(5)), (ip(2), Some(5))]
+        );
         assert_eq!(owners.set(7, &[ip(1)]), [(ip(1), Some(7))]);
         // An older one that is seen late takes nothing.
         assert_eq!(owners.set(6, &[ip(1)]), [(ip(1), Some(7))]);

@@ -291,7 +291,11 @@ impl Followed {
         let chosen = devices::choose(&self.options.devices, netlink, links, pods, addresses)?;
         for left in &chosen.left {
             if !self.chosen.left.contains(left) {
-                warn!(device = left.name, reason = left.reason, "an external device is left alone");
+                warn!(
+                    device = left.name,
+                    reason = left.reason,
+                    "an external device is left alone"
+                );
             }
         }
         self.chosen = chosen;
@@ -306,7 +310,9 @@ impl Followed {
             if let Network::Own(own) = network {
                 let before = pods.len();
                 pods.extend(self.local_pods(uid, own));
-                ready &= pods[before..].iter().any(|pod: &LocalPod| !pod.addresses.is_empty())
+                ready &= pods[before..]
+                    .iter()
+                    .any(|pod: &LocalPod| !pod.addresses.is_empty())
                     || pods.len() == before;
             }
         }
@@ -314,7 +320,11 @@ impl Followed {
     }
 
     fn local_pods(&self, uid: &Arc<str>, own: &Own) -> Vec<LocalPod> {
-        let carried: Vec<_> = own.interfaces.iter().flat_map(|i| i.addresses.iter().copied()).collect();
+        let carried: Vec<_> = own
+            .interfaces
+            .iter()
+            .flat_map(|i| i.addresses.iter().copied())
+            .collect();
         let object = self.objects.by_uid(uid);
         let object = object.or_else(|| self.objects.by_address(&carried));
         if object.is_some_and(|object| object.finished) {
@@ -349,7 +359,9 @@ impl Followed {
             let object = self.objects.by_uid(uid);
             let expected = object.is_none_or(|object| !object.host_network && !object.finished);
             if *network == Network::Unknown && expected {
-                waiting.push(object.map_or_else(|| format!("pod {uid}"), |object| object.name.to_string()));
+                waiting.push(
+                    object.map_or_else(|| format!("pod {uid}"), |object| object.name.to_string()),
+                );
             }
         }
         waiting
@@ -370,7 +382,11 @@ impl Followed {
             left: self.chosen.left.clone(),
             failures: unread.chain(self.reconciler.failures().cloned()).collect(),
         };
-        let mut shared = self.shared.view.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self
+            .shared
+            .view
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *shared = Arc::new(view);
     }
 
@@ -381,8 +397,12 @@ impl Followed {
             tv_sec: left.as_secs().cast_signed(),
             tv_nsec: left.subsec_nanos().into(),
         };
-        let mut sources = [self.watch.as_fd(), self.monitor.as_fd(), self.shared.wake.as_fd()]
-            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let mut sources = [
+            self.watch.as_fd(),
+            self.monitor.as_fd(),
+            self.shared.wake.as_fd(),
+        ]
+        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         // An interrupted wait ends early, which does no harm.
         let _ = poll(&mut sources, Some(&timeout));
     }

@@ -72,7 +72,11 @@ pub(super) fn connect() -> io::Result<Connection> {
 /// All interfaces.
 pub(super) fn links(netlink: &mut Connection) -> io::Result<Vec<Link>> {
     let mut request = vec![0; 16];
-    attribute(&mut request, IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+    attribute(
+        &mut request,
+        IFLA_EXT_MASK,
+        &RTEXT_FILTER_SKIP_STATS.to_ne_bytes(),
+    );
     let mut links = Vec::new();
     netlink.request(RTM_GETLINK, &request, Expect::Dump, |answer| {
         links.extend(link(answer));
@@ -125,7 +129,9 @@ pub(super) fn nsid(netlink: &mut Connection, of: &Namespace) -> io::Result<Optio
     netlink.request(RTM_GETNSID, &request, Expect::Acknowledgement, |answer| {
         let body = answer.get(4..).unwrap_or_default();
         let value = attributes(body).find(|(kind, _)| *kind == NETNSA_NSID);
-        id = value.and_then(|(_, value)| word(value, 0)).map(u32::cast_signed);
+        id = value
+            .and_then(|(_, value)| word(value, 0))
+            .map(u32::cast_signed);
     })?;
     // -1: it has none.
     Ok(id.filter(|id| *id >= 0))
@@ -223,7 +229,10 @@ fn ip(value: &[u8]) -> Option<IpAddr> {
 
 /// A C string.
 fn text(value: &[u8]) -> String {
-    let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
+    let end = value
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(value.len());
     String::from_utf8_lossy(&value[..end]).into_owned()
 }
 
@@ -269,22 +278,32 @@ mod tests {
     #[test]
     fn the_near_side_of_a_point_to_point_address_counts() {
         let header = [2, 32, 0, 0, 9, 0, 0, 0];
-        let fields: [(u16, &[u8]); 2] = [(IFA_ADDRESS, &[10, 0, 0, 1]), (IFA_LOCAL, &[10, 0, 0, 2])];
+        let fields: [(u16, &[u8]); 2] =
+            [(IFA_ADDRESS, &[10, 0, 0, 1]), (IFA_LOCAL, &[10, 0, 0, 2])];
         let found = interface_address(&message(&header, &fields)).expect("an address");
         assert_eq!((found.index, found.address), (9, [10, 0, 0, 2].into()));
-        assert_eq!(interface_address(&message(&header, &[(IFA_ADDRESS, &[1])])), None);
+        assert_eq!(
+            interface_address(&message(&header, &[(IFA_ADDRESS, &[1])])),
+            None
+        );
     }
 
     #[test]
     fn only_default_routes_of_the_main_table_count() {
         let route = |prefix, table, kind| [2, prefix, 0, 0, table, 0, 0, kind, 0, 0, 0, 0];
         let out: &[(u16, &[u8])] = &[(RTA_OIF, &[5, 0, 0, 0])];
-        assert_eq!(default_route(&message(&route(0, 254, 1), out)), Some(vec![5]));
+        assert_eq!(
+            default_route(&message(&route(0, 254, 1), out)),
+            Some(vec![5])
+        );
         assert_eq!(default_route(&message(&route(24, 254, 1), out)), None);
         assert_eq!(default_route(&message(&route(0, 255, 1), out)), None);
         assert_eq!(default_route(&message(&route(0, 254, 7), out)), None);
         let hops = [8, 0, 0, 0, 3, 0, 0, 0, 8, 0, 0, 0, 4, 0, 0, 0];
         let many: &[(u16, &[u8])] = &[(RTA_MULTIPATH, &hops)];
-        assert_eq!(default_route(&message(&route(0, 254, 1), many)), Some(vec![3, 4]));
+        assert_eq!(
+            default_route(&message(&route(0, 254, 1), many)),
+            Some(vec![3, 4])
+        );
     }
 }

@@ -7,9 +7,7 @@ use std::{
 };
 
 use rustix::net::{
-    AddressFamily, SocketFlags, SocketType, bind,
-    netlink::SocketAddrNetlink,
-    socket_with,
+    AddressFamily, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink, socket_with,
     sockopt::set_socket_recv_buffer_size,
 };
 use tracing::debug;
@@ -97,7 +95,9 @@ impl Monitor {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => changes.everything = true,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    changes.everything = true
+                }
                 Err(_) => return changes,
             }
         }

@@ -60,7 +60,10 @@ impl Namespace {
     }
 
     /// Runs `work` in it, on a thread of its own, and waits for that.
-    pub(super) fn run<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    pub(super) fn run<T: Send>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send,
+    ) -> io::Result<T> {
         thread::scope(|scope| {
             let inside = || {
                 move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?;

@@ -140,7 +140,10 @@ mod tests {
         assert_eq!(name(objects.by_uid("u-1")), Some("done"));
         let address = [IpAddr::from([10, 0, 0, 1])];
         assert_eq!(name(objects.by_address(&address)), Some("manifest"));
-        objects.apply(Change::Delete(Kind::Pod, ObjectName::new("default", "manifest")));
+        objects.apply(Change::Delete(
+            Kind::Pod,
+            ObjectName::new("default", "manifest"),
+        ));
         assert_eq!(name(objects.by_address(&address)), None);
     }
 

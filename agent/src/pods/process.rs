@@ -44,7 +44,10 @@ pub(super) fn oldest(cgroups: &[PathBuf]) -> io::Result<Option<Process>> {
         collect(cgroup, DEPTH, &mut pids);
     }
     if !pids.is_empty() && pids.iter().all(|pid| *pid == 0) {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, OTHER_PID_NAMESPACE));
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            OTHER_PID_NAMESPACE,
+        ));
     }
     let processes = pids.into_iter().filter_map(Process::of);
     Ok(processes.min_by_key(|process| (process.started, process.pid)))

@@ -35,7 +35,11 @@ impl Reconciler {
             wanted.into_iter().map(|pod| (pod.ifindex, pod)).collect();
         // An index that came again with another pod must lose the old one first.
         for (ifindex, pod) in &wanted {
-            if self.pods.get(ifindex).is_some_and(|known| known.uid != pod.uid) {
+            if self
+                .pods
+                .get(ifindex)
+                .is_some_and(|known| known.uid != pod.uid)
+            {
                 self.remove_pod(*ifindex);
             }
         }
@@ -55,11 +59,15 @@ impl Reconciler {
                 self.pods.remove(ifindex);
             }
         }
-        let gone = self.pods.keys().filter(|ifindex| !wanted.contains_key(ifindex));
+        let gone = self
+            .pods
+            .keys()
+            .filter(|ifindex| !wanted.contains_key(ifindex));
         for ifindex in gone.copied().collect::<Vec<_>>() {
             self.remove_pod(ifindex);
         }
-        let there = |ifindex: &u32| wanted.contains_key(ifindex) || self.devices.contains_key(ifindex);
+        let there =
+            |ifindex: &u32| wanted.contains_key(ifindex) || self.devices.contains_key(ifindex);
         self.failures.retain(|ifindex, _| there(ifindex));
     }
 
@@ -89,7 +97,10 @@ impl Reconciler {
             }
         }
         let keep: BTreeSet<u32> = wanted.iter().map(|device| device.ifindex).collect();
-        let gone = self.devices.keys().filter(|ifindex| !keep.contains(ifindex));
+        let gone = self
+            .devices
+            .keys()
+            .filter(|ifindex| !keep.contains(ifindex));
         for ifindex in gone.copied().collect::<Vec<_>>() {
             self.failures.remove(&ifindex);
             if let Some(device) = self.devices.remove(&ifindex)
@@ -113,7 +124,11 @@ impl Reconciler {
                     reason: format!("{error:#}"),
                 };
                 if self.failures.get(&ifindex) != Some(&failure) {
-                    warn!(subject = failure.subject, error = failure.reason, "cannot serve it; trying again");
+                    warn!(
+                        subject = failure.subject,
+                        error = failure.reason,
+                        "cannot serve it; trying again"
+                    );
                 }
                 self.failures.insert(ifindex, failure);
                 true
@@ -125,7 +140,10 @@ impl Reconciler {
     pub(super) fn listed(&mut self) -> bool {
         let removed = self.sink.listed();
         if let Err(error) = &removed {
-            warn!(error = format!("{error:#}"), "not all that an earlier agent left could be removed");
+            warn!(
+                error = format!("{error:#}"),
+                "not all that an earlier agent left could be removed"
+            );
         }
         removed.is_ok()
     }

@@ -258,3 +258,50 @@ fn replace(kind: Kind, objects: Vec<Object>) -> Change {
         keep: Vec::new(),
     }
 }
+
+/// What was deleted, by address and port.
+fn deleted(dirty: &Dirty) -> Vec<String> {
+    let address = |backend: &BackendAddr| {
+        let port = u16::from_be(backend.port_be);
+        std::net::SocketAddr::new(backend.addr.into(), port).to_string()
+    };
+    dirty.deleted.iter().map(address).collect()
+}
+
+#[test]
+fn an_endpoint_is_deleted_when_the_last_slice_has_let_it_go() {
+    let mut cluster = Cluster::new("n1");
+    let gone = |name: &str| Change::Delete(Kind::EndpointSlice, ObjectName::new("shop", name));
+    let mut apply = |change| deleted(&cluster.apply(change));
+    let one = ["10.0.0.1:80"];
+    assert!(apply(Change::Apply(slice("a", "cart", NOON, ""))).is_empty());
+    // The same endpoint in another service's slice.
+    assert!(apply(Change::Apply(slice("b", "till", NOON, ""))).is_empty());
+    // Neither is an end: unready, terminating, in one slice less.
+    let terminating = r#", "conditions": {"ready": false, "serving": false, "terminating": true}"#;
+    assert!(apply(Change::Apply(slice("a", "cart", NOON, terminating))).is_empty());
+    assert!(apply(gone("b")).is_empty());
+    assert_eq!(apply(gone("a")), one);
+
+    apply(Change::Apply(slice("a", "cart", NOON, "")));
+    assert_eq!(apply(replace(Kind::EndpointSlice, Vec::new())), one);
+    // A slice that is no service's keeps nobody.
+    apply(Change::Apply(slice("a", "cart", NOON, "")));
+    let Object::EndpointSlice(mut orphan) = slice("a", "cart", NOON, "") else {
+        panic!("a slice")
+    };
+    orphan.service = None;
+    assert_eq!(apply(Change::Apply(Object::EndpointSlice(orphan))), one);
+}
+
+#[test]
+fn an_endpoint_that_came_back_is_known() {
+    let mut cluster = Cluster::new("n1");
+    cluster.apply(Change::Apply(slice("a", "cart", NOON, "")));
+    let mut dirty = cluster.apply(replace(Kind::EndpointSlice, Vec::new()));
+    let endpoint = *dirty.deleted.first().expect("deleted");
+    assert!(!cluster.has_endpoint(&endpoint));
+    dirty.merge(cluster.apply(Change::Apply(slice("b", "cart", NOON, ""))));
+    assert_eq!(dirty.deleted.len(), 1);
+    assert!(cluster.has_endpoint(&endpoint));
+}

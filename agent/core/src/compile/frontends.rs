@@ -99,3 +99,7 @@ pub(super) fn entrances(
     }
     entrances
 }
+
+#[cfg(test)]
+#[path = "frontends_tests.rs"]
+mod tests;

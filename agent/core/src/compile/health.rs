@@ -65,3 +65,7 @@ impl HealthChecks {
         self.services.iter().map(|(name, check)| (name, *check))
     }
 }
+
+#[cfg(test)]
+#[path = "health_tests.rs"]
+mod tests;

@@ -4,6 +4,8 @@ mod frontends;
 mod health;
 mod services;
 mod source_ranges;
+#[cfg(test)]
+mod testing;
 
 pub use crate::backend::BackendAddr;
 pub use health::{HealthCheck, HealthChecks, health_check};

@@ -10,11 +10,12 @@ use crate::{
         self, Unavailable,
         view::{Attachment, ServiceFilter, ServiceView, Status},
     },
-    attach::Attached,
+    attach::{Attached, INTERFACE_HOOKS},
     bpffs::Layout,
     dataplane::{Counters, Kernel},
     health::Moment,
     metrics::{self, TableFill},
+    pods,
     sync::{Engine, EngineHandle},
 };
 
@@ -26,6 +27,8 @@ pub struct Node {
     pub source: String,
     /// What it attached.
     pub attached: Vec<Attached>,
+    /// The thread that follows pods and devices, if packets are translated.
+    pub pods: Option<pods::Handle>,
     /// The sync thread.
     pub engine: EngineHandle<Kernel>,
     /// The kernel's counters.
@@ -45,6 +48,11 @@ impl api::Engine for Node {
         status.uptime_seconds = self.started.instant.elapsed().as_secs();
         status.source.clone_from(&self.source);
         status.attachments = self.attached.iter().map(attachment).collect();
+        if let Some(pods) = &self.pods {
+            status.pods = pods.view().as_ref().clone();
+            let at_interfaces = at_interfaces(&status.pods, &self.layout);
+            status.attachments.extend(at_interfaces);
+        }
         status.assess();
         Ok(status)
     }
@@ -81,6 +89,28 @@ fn attachment(attached: &Attached) -> Attachment {
         target: attached.target.display().to_string(),
         pinned: attached.link.exists().then(|| attached.link.display().to_string()),
     }
+}
+
+/// The hooks at pods' interfaces, which are too many to name, and at each external device.
+fn at_interfaces(pods: &pods::View, layout: &Layout) -> Vec<Attachment> {
+    let [to_pod, from_pod, of_devices @ ..] = INTERFACE_HOOKS;
+    let attachment = |hook: &str, target: String| Attachment {
+        hook: hook.to_owned(),
+        target,
+        pinned: Some(layout.link(&format!("{hook}-*")).display().to_string()),
+    };
+    let mut attachments = Vec::new();
+    let interfaces = pods.interfaces.len();
+    if interfaces > 0 {
+        let hooks = [to_pod, from_pod].into_iter();
+        let target = format!("{interfaces} interfaces of pods");
+        attachments.extend(hooks.map(|hook| attachment(hook.name, target.clone())));
+    }
+    for device in &pods.devices {
+        let hooks = of_devices.iter();
+        attachments.extend(hooks.map(|hook| attachment(hook.name, device.clone())));
+    }
+    attachments
 }
 
 fn ending() -> Unavailable {

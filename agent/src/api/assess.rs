@@ -42,6 +42,18 @@ impl Status {
                 object.kind, object.name, object.reason
             ));
         }
+        for failure in &self.pods.failures {
+            broken.push(format!(
+                "{} is not served: {}",
+                failure.subject, failure.reason
+            ));
+        }
+        for left in &self.pods.left {
+            notable.push(format!(
+                "device {} is left alone: {}",
+                left.name, left.reason
+            ));
+        }
         for table in &self.tables {
             if percent(table) >= FULL_PERCENT {
                 notable.push(format!(
@@ -89,7 +101,10 @@ pub fn percent(table: &TableFill) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::view::{Attachment, SkippedObject, SourceView};
+    use crate::{
+        api::view::{Attachment, SkippedObject, SourceView},
+        pods::{Failure, LeftDevice},
+    };
 
     fn sound() -> Status {
         Status {
@@ -129,7 +144,7 @@ mod tests {
     #[test]
     fn what_breaks_the_node_is_unhealthy() {
         type Change = fn(&mut Status);
-        let breaks: [(Change, &str); 6] = [
+        let breaks: [(Change, &str); 7] = [
             (|s| s.attachments.clear(), "passes Weir by"),
             (|s| s.sources[0].synced = false, "Service is not listed yet"),
             (
@@ -154,6 +169,15 @@ mod tests {
                 },
                 "Service shop/cart: the table SLOTS is full",
             ),
+            (
+                |s| {
+                    s.pods.failures.push(Failure {
+                        subject: "shop/cart-0".into(),
+                        reason: "ENDPOINTS is full".into(),
+                    });
+                },
+                "shop/cart-0 is not served: ENDPOINTS is full",
+            ),
         ];
         for (change, said) in breaks {
             let status = assessed(change);
@@ -168,6 +192,10 @@ mod tests {
         let status = assessed(|s| {
             s.tables[0].entries = 90;
             s.attachments[0].pinned = None;
+            s.pods.left.push(LeftDevice {
+                name: "wg0".into(),
+                reason: "its packets have no Ethernet header".into(),
+            });
             s.skipped.push(SkippedObject {
                 kind: "Service".into(),
                 name: "shop/till".into(),
@@ -175,8 +203,9 @@ mod tests {
             });
         });
         assert!(status.healthy);
-        assert_eq!(status.attention.len(), 3);
-        assert!(status.attention[0].contains("90 % full"));
+        assert_eq!(status.attention.len(), 4);
+        assert!(status.attention[0].starts_with("device wg0 is left alone: "));
+        assert!(status.attention[1].contains("90 % full"));
 
         let status = assessed(|s| {
             s.tables[0].entries = 90;

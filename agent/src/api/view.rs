@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::metrics::TableFill;
+pub use crate::{metrics::TableFill, pods::View as PodsView};
 
 /// `GET /v1/status`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct Status {
     pub tables: Vec<TableFill>,
     /// What is attached where.
     pub attachments: Vec<Attachment>,
+    /// The pods and external devices that are served.
+    #[serde(default)]
+    pub pods: PodsView,
     /// How programming goes.
     pub sync: SyncView,
     /// Malformed objects that are skipped.

@@ -8,7 +8,11 @@ use super::{
     AgentOptions, Format, output,
     table::{Column, Table},
 };
-use crate::api::{client::Client, percent, view::Status};
+use crate::api::{
+    client::Client,
+    percent,
+    view::{PodsView, Status},
+};
 
 pub(super) const AFTER_HELP: &str =
     "Exit status: 0 healthy, 1 not healthy, 2 wrong usage, 3 no agent answers.";
@@ -77,6 +81,8 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
         sync.count, sync.failures, sync.pending
     )?;
 
+    writeln!(text, "pods:   {}", pods(&status.pods))?;
+
     let mut sources = Table::new([
         Column::Left("KIND"),
         Column::Left("SYNCED"),
@@ -128,6 +134,27 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
     write!(text, "\n{hooks}")
 }
 
+fn pods(pods: &PodsView) -> String {
+    let mut names: Vec<_> = pods.interfaces.iter().map(|interface| &interface.pod).collect();
+    names.sort();
+    names.dedup();
+    let mut text = format!("{} served", names.len());
+    let opted_out = pods.interfaces.iter().filter(|interface| interface.opt_out);
+    let mut opted_out: Vec<_> = opted_out.map(|interface| &interface.pod).collect();
+    opted_out.sort();
+    opted_out.dedup();
+    if !opted_out.is_empty() {
+        let _ = write!(text, ", {} of them with sockets left alone", opted_out.len());
+    }
+    if let Some((first, others)) = pods.waiting.split_first() {
+        let _ = write!(text, "; {} without an interface yet: {first}", others.len() + 1);
+        if !others.is_empty() {
+            text.push_str(", ...");
+        }
+    }
+    text
+}
+
 /// As kubectl shows ages: one unit, two for what is young in it.
 fn age(seconds: f64) -> String {
     let seconds = seconds.max(0.0) as u64;
@@ -153,7 +180,10 @@ fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::view::{Attachment, SkippedObject, SourceView, SyncView, TableFill};
+    use crate::{
+        api::view::{Attachment, SkippedObject, SourceView, SyncView, TableFill},
+        pods::InterfaceView,
+    };
 
     #[test]
     fn one_screen() {
@@ -186,6 +216,22 @@ mod tests {
                 target: "/sys/fs/cgroup/unified".into(),
                 pinned: Some("/sys/fs/bpf/weir/v1/links/connect4".into()),
             }],
+            pods: PodsView {
+                listed: true,
+                interfaces: ["shop/cart-0", "shop/cart-0", "shop/till-0"]
+                    .into_iter()
+                    .zip(7..)
+                    .map(|(pod, ifindex)| InterfaceView {
+                        pod: pod.into(),
+                        device: format!("veth{ifindex}"),
+                        ifindex,
+                        addresses: Vec::new(),
+                        opt_out: pod == "shop/cart-0",
+                    })
+                    .collect(),
+                waiting: vec!["shop/job-1".into(), "shop/job-2".into()],
+                ..PodsView::default()
+            },
             sync: SyncView {
                 count: 12,
                 last_age_seconds: Some(6.5),
@@ -208,6 +254,7 @@ NOT HEALTHY: node node-1, weir 0.1.0, up 66m
   ! Service shop/till is skipped: spec.ports[0].port: 70000 is not a port (1-65535)
 source: kubernetes https://192.0.2.1:6443
 sync:   last 6s ago; 12 done, 0 failed, 0 changes pending, the last took 1.2 ms
+pods:   2 served, 1 of them with sockets left alone; 2 without an interface yet: shop/job-1, ...
 
 KIND     SYNCED  OBJECTS  SKIPPED  LAST EVENT
 Service  yes       10000        1      5s ago

@@ -1,6 +1,7 @@
 //! What options of `weir run` are made of.
 
 use std::{
+    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
 };
@@ -142,6 +143,12 @@ impl Device {
             Some(beginning) => name.starts_with(beginning),
             None => name == self.0,
         }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

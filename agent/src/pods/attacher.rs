@@ -10,6 +10,7 @@ use crate::{
     attach::{How, INTERFACE_HOOKS, InterfaceHook, is_gone},
     bpf::Direction,
     bpffs::Layout,
+    dataplane::Object,
 };
 
 /// The loaded programs, in the order of [`INTERFACE_HOOKS`].
@@ -22,6 +23,23 @@ pub struct Programs {
     pub to_net: OwnedFd,
     /// `weir_from_net`
     pub from_net: OwnedFd,
+}
+
+impl Programs {
+    /// Loads them from the datapath object.
+    ///
+    /// # Errors
+    /// The verifier's refusal, with its log.
+    pub fn load(object: &mut Object) -> Result<Self> {
+        let [to_pod, from_pod, to_net, from_net] =
+            INTERFACE_HOOKS.map(|hook| object.load_classifier(hook.program));
+        Ok(Self {
+            to_pod: to_pod?,
+            from_pod: from_pod?,
+            to_net: to_net?,
+            from_net: from_net?,
+        })
+    }
 }
 
 /// The sink that makes pods and devices served.

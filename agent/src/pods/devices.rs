@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt, io, net::IpAddr};
 use serde::{Deserialize, Serialize};
 
 use super::links::{self, ETHERNET, Link};
-use crate::netlink::Connection;
+use crate::{cli::values::Device as DeviceName, netlink::Connection};
 
 const IFF_LOOPBACK: u32 = 8;
 
@@ -15,8 +15,8 @@ pub enum Choice {
     /// Those of the default routes, and those that carry one of the node's addresses.
     #[default]
     Found,
-    /// These, by name; a name may end with `*`.
-    Named(Vec<String>),
+    /// These, by name.
+    Named(Vec<DeviceName>),
 }
 
 /// An external device.
@@ -60,7 +60,7 @@ pub(super) fn choose(
 ) -> io::Result<Chosen> {
     let wanted: BTreeSet<u32> = match choice {
         Choice::Named(names) => {
-            let named = |link: &&Link| names.iter().any(|name| matches(name, &link.name));
+            let named = |link: &&Link| names.iter().any(|name| name.matches(&link.name));
             all.iter().filter(named).map(|link| link.index).collect()
         }
         Choice::Found => {
@@ -92,32 +92,14 @@ pub(super) fn choose(
         }
     }
     if let Choice::Named(names) = choice {
-        let missing = |name: &&String| !all.iter().any(|link| matches(name, &link.name));
+        let missing = |name: &&DeviceName| !all.iter().any(|link| name.matches(&link.name));
         chosen
             .left
             .extend(names.iter().filter(missing).map(|name| LeftDevice {
-                name: name.clone(),
+                name: name.to_string(),
                 reason: "there is no such device".to_owned(),
             }));
     }
     chosen.devices.sort();
     Ok(chosen)
-}
-
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(beginning) => name.starts_with(beginning),
-        None => name == pattern,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_star_stands_for_any_end() {
-        assert!(matches("eth0", "eth0") && !matches("eth0", "eth01"));
-        assert!(matches("eth*", "eth01") && matches("*", "x") && !matches("eth*", "ens1"));
-    }
 }

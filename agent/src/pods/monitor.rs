@@ -96,7 +96,7 @@ impl Monitor {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    changes.everything = true
+                    changes.everything = true;
                 }
                 Err(_) => return changes,
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Error, Result, ensure};
 use weir::{bpf::Direction, pods::Choice, source::Event};
 use weir_core::{
     model::{AddressKind, Kind, Node as NodeObject, NodeAddress, Object},
@@ -61,11 +61,9 @@ fn a_device_with_an_address_of_the_node_is_external_while_it_is_there() -> Resul
 #[test]
 fn named_devices_are_served_when_they_come_and_can_be() -> Result<()> {
     let mut stage = Stage::new(world())?;
-    stage.devices = Choice::Named(vec![
-        "ext*".to_owned(),
-        "flat0".to_owned(),
-        "nowhere0".to_owned(),
-    ]);
+    let names = ["ext*", "flat0", "nowhere0"].map(str::parse);
+    let names = names.into_iter().collect::<Result<_, String>>();
+    stage.devices = Choice::Named(names.map_err(Error::msg)?);
     let node = stage.node()?;
     // Without an Ethernet header, as tunnels of WireGuard and VPNs are.
     node.ip(&["tuntap add mode tun name flat0"])?;

@@ -160,7 +160,7 @@ impl Stage {
         let map = MapData::from_pin(self.layout()?.map(table::ENDPOINTS))?;
         let map = HashMap::<_, Address, Endpoint>::try_from(Map::HashMap(map))?;
         let mut endpoints = BTreeMap::new();
-        for entry in map.iter() {
+        for entry in &map {
             let (address, endpoint) = entry?;
             endpoints.insert(address.into(), endpoint.ifindex);
         }

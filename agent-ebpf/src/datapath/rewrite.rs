@@ -24,7 +24,8 @@ pub(crate) struct Refused;
 #[inline(never)]
 pub(crate) fn translate(ctx: &TcContext, packet: &Packet, to: &FlowKey) -> Result<(), Refused> {
     let from = &packet.key;
-    if from.proto == proto::SCTP && Diff::ports(from, to).0 != 0 {
+    let same_ports = from.sport_be == to.sport_be && from.dport_be == to.dport_be;
+    if from.proto == proto::SCTP && !same_ports {
         return Err(Refused);
     }
     let addresses = Diff::addresses(from, to, packet.v6);
@@ -37,12 +38,13 @@ pub(crate) fn translate(ctx: &TcContext, packet: &Packet, to: &FlowKey) -> Resul
         };
         if offset != 0 {
             transport_checksum(ctx, offset, addresses, flags, packet.v6)?;
-            let ports = Diff::ports(from, to);
-            if ports.0 != 0 {
-                l4_csum(ctx, offset, ports, flags)?;
+            if !same_ports {
+                l4_csum(ctx, offset, Diff::ports(from, to), flags)?;
             }
         }
-        store(ctx, packet.l4, &[to.sport_be, to.dport_be])?;
+        if !same_ports {
+            store(ctx, packet.l4, &[to.sport_be, to.dport_be])?;
+        }
     }
     store_addresses(ctx, L3, packet.v6, to)?;
     if !packet.v6 {

@@ -2,7 +2,8 @@
 //!
 //! A watch lists in pages, so that no more than one page of JSON is in memory, and every object is reduced while it is
 //! decoded. What fails is reported with what to do about it and tried again: after up to 2 s while nobody answers, 10 s
-//! while the server refuses the agent, 30 s while it is in trouble, or what it asks for. A server is noticed to be gone
+//! while the server refuses the agent, 30 s while it is in trouble, or what it asks for. While nobody answers, other servers
+//! are tried in turn, if any are known. A server is noticed to be gone
 //! within about half a minute, by TCP keepalive, and within five by the watch's own deadline if its kernel still answers.
 
 mod client;
@@ -10,11 +11,13 @@ mod failure;
 mod fold;
 mod guard;
 mod pace;
+mod servers;
 #[cfg(test)]
 mod tests;
 mod watch;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -24,6 +27,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use self::servers::Servers;
 use self::watch::Watch;
 use super::Event;
 
@@ -51,6 +55,15 @@ pub enum Breadth {
     Cluster,
 }
 
+/// Where else to look for an API server. Nothing by default, but for what the running agent learns.
+#[derive(Clone, Debug, Default)]
+pub struct Bootstrap {
+    /// API servers to try in turn, in place of the address in the kubeconfig or the service account.
+    pub servers: Vec<hyper::Uri>,
+    /// Where the last known endpoints of `default/kubernetes` are kept, to be tried after the others.
+    pub memory: Option<PathBuf>,
+}
+
 /// Why no API server is known at all. A server that is only away is no error.
 #[derive(Debug, Error)]
 pub enum OpenError {
@@ -76,6 +89,7 @@ pub enum OpenError {
 /// The watches, ready to run.
 pub struct Source {
     options: Options,
+    bootstrap: Bootstrap,
 }
 
 impl Source {
@@ -91,18 +105,30 @@ impl Source {
                 "the kubeconfig or the environment names a proxy for the API server: Weir connects directly"
             );
         }
-        Ok(Self { options })
+        Ok(Self {
+            options,
+            bootstrap: Bootstrap::default(),
+        })
+    }
+
+    /// With more API servers than the configured one.
+    #[must_use]
+    pub fn bootstrap(mut self, bootstrap: Bootstrap) -> Self {
+        self.bootstrap = bootstrap;
+        self
     }
 
     /// Sends events until the receiver is dropped. Dropping the future ends the watches.
     pub async fn run(self, events: mpsc::Sender<Event>) {
-        let Self { options } = self;
+        let Self { options, bootstrap } = self;
+        let servers = Arc::new(Servers::new(bootstrap));
         let only = |breadth, field: &str| match breadth {
             Breadth::ThisNode => format!("{field}={}", options.node_name),
             Breadth::Cluster => String::new(),
         };
         let watch = |page_size, fields| Watch {
             options: options.clone(),
+            servers: Arc::clone(&servers),
             page_size,
             fields,
             events: events.clone(),

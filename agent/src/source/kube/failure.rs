@@ -27,6 +27,8 @@ pub(super) struct Failure {
 pub(super) enum Recovery {
     /// From the last resource version that was seen.
     Resume,
+    /// With the next server, if several are known; else as [`Recovery::Resume`].
+    NextServer,
     /// With a new list; nothing is wrong, so nobody is told.
     Relist,
     /// With a new list over a client made anew from the kubeconfig or the service account.
@@ -230,7 +232,7 @@ fn unreachable(server: &str, error: &kube::Error) -> Failure {
     };
     Failure {
         text: format!("{what} ({chain})"),
-        recovery: Recovery::Resume,
+        recovery: Recovery::NextServer,
         patience,
         asked: Duration::ZERO,
     }

@@ -14,6 +14,7 @@ use super::failure::{self, Failure, Recovery};
 use super::fold::Fold;
 use super::guard::Reduced;
 use super::pace::Pace;
+use super::servers::{self, Servers};
 use super::{Options, client, configure};
 use crate::source::reduce::{Reduce, label_selector};
 use crate::source::{Event, Subject};
@@ -31,6 +32,7 @@ const RECONNECT_AFTER: u32 = 12;
 /// The watch of one kind.
 pub(super) struct Watch {
     pub(super) options: Options,
+    pub(super) servers: Arc<Servers>,
     pub(super) page_size: u32,
     /// A field selector, or nothing.
     pub(super) fields: String,
@@ -45,6 +47,7 @@ impl Watch {
     /// Follows the objects of kind `K` until nobody reads the events.
     pub(super) async fn follow<K: Reduce>(self) {
         let mut follower = Follower::new(K::KIND.into(), Fold::new(K::KIND), self.events.clone());
+        follower.servers = Some(Arc::clone(&self.servers));
         loop {
             let followed = match self.connect().await {
                 Ok((client, opened, server)) => {
@@ -60,13 +63,13 @@ impl Watch {
     }
 
     async fn connect(&self) -> Result<(kube::Client, Arc<Notify>, String), Failure> {
-        let config = configure(&self.options)
+        let mut config = configure(&self.options)
             .await
             .map_err(|error| failure::unusable_credentials(&error))?;
+        self.servers.choose(&mut config);
         let (client, opened) =
             client::build(&config).map_err(|error| failure::unusable_credentials(&error))?;
-        let server = config.cluster_url.to_string();
-        Ok((client, opened, server.trim_end_matches('/').to_owned()))
+        Ok((client, opened, servers::display(&config.cluster_url)))
     }
 
     fn config<K: Reduce>(&self) -> watcher::Config {
@@ -89,6 +92,7 @@ pub(super) struct Follower {
     kind: Subject,
     fold: Fold,
     events: mpsc::Sender<Event>,
+    servers: Option<Arc<Servers>>,
     pace: Pace,
     /// Since when the watch has worked, if it does.
     works: Option<Instant>,
@@ -100,6 +104,7 @@ impl Follower {
             kind,
             fold,
             events,
+            servers: None,
             pace: Pace::default(),
             works: None,
         }
@@ -134,9 +139,16 @@ impl Follower {
                 Some(None) => return Ok(()),
                 None => failure::stalled::<K>(server, LIST_SILENCE),
             };
+            // One that has just worked gets a second chance: most often only a connection broke.
+            let had_worked = self.works.is_some();
             let recovery = self.failed(&failure).await?;
             let hopeless = self.pace.failures().is_multiple_of(RECONNECT_AFTER);
-            if recovery != Recovery::Resume || hopeless {
+            let go_on = match recovery {
+                Recovery::Resume => !hopeless,
+                Recovery::NextServer => !hopeless && (had_worked || !self.has_another(server)),
+                Recovery::Relist | Recovery::Reconnect => false,
+            };
+            if !go_on {
                 return Ok(());
             }
         }
@@ -172,7 +184,17 @@ impl Follower {
         Ok(())
     }
 
+    /// Whether there is another server to try than this one, which does not answer.
+    fn has_another(&self, server: &str) -> bool {
+        self.servers
+            .as_ref()
+            .is_some_and(|servers| servers.failed(server))
+    }
+
     async fn send(&self, event: Event) -> Result<(), Closed> {
+        if let (Some(servers), Event::Change(change)) = (&self.servers, &event) {
+            servers.observe(change);
+        }
         self.events.send(event).await.map_err(|_| Closed)
     }
 }

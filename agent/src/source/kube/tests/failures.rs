@@ -93,7 +93,7 @@ fn failures_say_what_to_do() {
         ),
         (
             io(ErrorKind::ConnectionRefused),
-            Recovery::Resume,
+            Recovery::NextServer,
             Patience::Short,
             &[
                 "nothing listens at https://192.0.2.1:6443",
@@ -102,25 +102,25 @@ fn failures_say_what_to_do() {
         ),
         (
             io(ErrorKind::TimedOut),
-            Recovery::Resume,
+            Recovery::NextServer,
             Patience::Short,
             &["does not answer", "firewalls"],
         ),
         (
             io(ErrorKind::ConnectionReset),
-            Recovery::Resume,
+            Recovery::NextServer,
             Patience::Short,
             &["no connection to"],
         ),
         (
             other("invalid peer certificate: UnknownIssuer"),
-            Recovery::Resume,
+            Recovery::NextServer,
             Patience::Medium,
             &["certificate-authority", "UnknownIssuer"],
         ),
         (
             other("dns error: no such host"),
-            Recovery::Resume,
+            Recovery::NextServer,
             Patience::Short,
             &["cannot be resolved"],
         ),

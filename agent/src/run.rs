@@ -9,7 +9,6 @@ use tokio::{
     task::JoinSet,
 };
 use tracing::{info, warn};
-use weir_abi::table;
 use weir_core::plan::Capacity;
 
 use crate::{
@@ -127,12 +126,7 @@ fn remove_other_versions(layout: &Layout) {
 }
 
 fn default_capacity() -> Capacity {
-    Capacity {
-        services: table::SERVICES_CAPACITY,
-        slots: table::SLOTS_CAPACITY,
-        backends: table::BACKENDS_CAPACITY,
-        ids: table::SERVICE_COUNTERS_CAPACITY,
-    }
+    Capacity::default()
 }
 
 async fn open_source(options: &Options, node_name: &str) -> Result<Source> {

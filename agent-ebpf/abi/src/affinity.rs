@@ -32,7 +32,8 @@ crosses_the_border!(AffinityValue: 16 { last_used: u64, backend_id: u32, generat
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct MemberKey {
-    /// The list: twice the service port's id, plus one for the list of local endpoints.
+    /// The list: four times the service port's id, plus two for IPv6, plus one for the list of local endpoints. The
+    /// families are apart because a client at the socket is known by something that has none.
     pub list: u32,
     /// The backend.
     pub backend_id: u32,

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{HashMap, LpmTrie, MapData, MapError, PerCpuArray, PerCpuValues, lpm_trie};
 use weir_abi::{
-    Backend, ServiceCounters, ServiceEntry, ServiceKey, Verdict,
-    table::{BACKENDS, SERVICE_COUNTERS, SERVICES, SLOTS, VERDICTS},
+    Backend, MemberKey, ServiceCounters, ServiceEntry, ServiceKey, SourceRangeKey, Verdict,
+    table::{
+        BACKENDS, CONFIG, MEMBERS, SERVICE_COUNTERS, SERVICES, SLOTS, SOURCE_RANGES, VERDICTS,
+    },
 };
 use weir_core::plan::{Capacity, Op, Snapshot};
 
-use super::{Dataplane, Error, Object, mapping::Mapping};
+use super::{Config, Dataplane, Error, Object, mapping::Mapping};
 use crate::bpffs::Layout;
 
 /// How long to wait for readers where the kernel offers no grace period to wait for. Far more than a program can take,
@@ -22,6 +24,9 @@ pub struct Kernel {
     services: HashMap<MapData, ServiceKey, ServiceEntry>,
     slots: Mapping<u32>,
     backends: Mapping<Backend>,
+    members: HashMap<MapData, MemberKey, u32>,
+    source_ranges: LpmTrie<MapData, SourceRangeKey, u32>,
+    config: Config,
     counters: PerCpuArray<MapData, ServiceCounters>,
     cpus: usize,
     capacity: Capacity,
@@ -37,11 +42,15 @@ impl Kernel {
         let slots = Object::pinned_map(layout, SLOTS)?;
         let backends = Object::pinned_map(layout, BACKENDS)?;
         let counters = Object::pinned_map(layout, SERVICE_COUNTERS)?;
+        let members = Object::pinned_map(layout, MEMBERS)?;
+        let source_ranges = Object::pinned_map(layout, SOURCE_RANGES)?;
         let capacity = Capacity {
             services: services.info()?.max_entries(),
             slots: slots.info()?.max_entries(),
             backends: backends.info()?.max_entries(),
             ids: counters.info()?.max_entries(),
+            members: members.info()?.max_entries(),
+            source_ranges: source_ranges.info()?.max_entries(),
         };
         let mapping = |map, source| Error::Mapping { map, source };
         Ok(Self {
@@ -49,10 +58,19 @@ impl Kernel {
             backends: Mapping::new(backends.fd(), capacity.backends)
                 .map_err(|e| mapping(BACKENDS, e))?,
             services: HashMap::try_from(aya::maps::Map::HashMap(services))?,
+            members: HashMap::try_from(aya::maps::Map::HashMap(members))?,
+            source_ranges: LpmTrie::try_from(aya::maps::Map::LpmTrie(source_ranges))?,
+            config: Config::new(&Object::pinned_map(layout, CONFIG)?)?,
             counters: PerCpuArray::try_from(aya::maps::Map::PerCpuArray(counters))?,
             cpus: aya::util::nr_cpus().map_err(|(path, error)| anyhow!("{path}: {error}"))?,
             capacity,
         })
+    }
+
+    /// What the programs are told of the node. Whoever writes it beside this value must do so through the same one.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        self.config.clone()
     }
 
     fn write_slots(&mut self, offset: u32, ids: &[u32]) -> Result<(), Error> {
@@ -89,10 +107,16 @@ impl Dataplane for Kernel {
         let backends = (0..self.backends.len())
             .filter_map(|index| self.backends.read(index))
             .collect();
+        let members = self.members.keys().collect::<Result<_, MapError>>();
+        let source_ranges = (self.source_ranges.keys())
+            .map(|key| key.map(|key| (key.data(), key.prefix_len())))
+            .collect::<Result<_, MapError>>();
         Ok(Snapshot {
             services,
             slots,
             backends,
+            members: members.map_err(|e| map_error(MEMBERS, e))?,
+            source_ranges: source_ranges.map_err(|e| map_error(SOURCE_RANGES, e))?,
         })
     }
 
@@ -116,11 +140,21 @@ impl Dataplane for Kernel {
                 .services
                 .insert(key, entry, 0)
                 .map_err(|e| map_error(SERVICES, e)),
-            Op::RemoveService { key } => match self.services.remove(key) {
-                // Gone already is what was asked for.
-                Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
-                Err(e) => Err(map_error(SERVICES, e)),
-            },
+            Op::RemoveService { key } => removed(SERVICES, self.services.remove(key)),
+            Op::SetMember { key } => self
+                .members
+                .insert(key, 1, 0)
+                .map_err(|e| map_error(MEMBERS, e)),
+            Op::RemoveMember { key } => removed(MEMBERS, self.members.remove(key)),
+            Op::SetSourceRange { key, prefix_len } => self
+                .source_ranges
+                .insert(&lpm_trie::Key::new(*prefix_len, *key), 1, 0)
+                .map_err(|e| map_error(SOURCE_RANGES, e)),
+            Op::RemoveSourceRange { key, prefix_len } => {
+                let key = lpm_trie::Key::new(*prefix_len, *key);
+                removed(SOURCE_RANGES, self.source_ranges.remove(&key))
+            }
+            Op::BumpEpoch => self.config.next_epoch(),
         }
     }
 
@@ -179,6 +213,14 @@ impl Counters {
         self.verdicts
             .get(&(verdict as u32), 0)
             .map_or(0, |values| values.iter().sum())
+    }
+}
+
+/// Gone already is what was asked for.
+fn removed(map: &'static str, result: Result<(), MapError>) -> Result<(), Error> {
+    match result {
+        Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
+        Err(e) => Err(map_error(map, e)),
     }
 }
 

@@ -1,8 +1,10 @@
 //! Tables in memory, which fail where a test tells them to.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use weir_abi::{Backend, ServiceEntry, ServiceKey, service::backend_state};
+use weir_abi::{
+    Backend, MemberKey, ServiceEntry, ServiceKey, SourceRangeKey, service::backend_state,
+};
 use weir_core::plan::{Capacity, Op, Snapshot};
 
 use super::{Dataplane, Error};
@@ -13,6 +15,9 @@ pub struct Memory {
     services: HashMap<ServiceKey, ServiceEntry>,
     slots: Vec<u32>,
     backends: Vec<Backend>,
+    members: HashSet<MemberKey>,
+    source_ranges: BTreeMap<(u32, [u8; 16], u32), SourceRangeKey>,
+    epoch: u32,
     fail_at: Option<u64>,
     applied: u64,
     grace_periods: u64,
@@ -34,6 +39,9 @@ impl Memory {
             services: HashMap::new(),
             slots: vec![0; capacity.slots as usize],
             backends: vec![free; capacity.backends as usize],
+            members: HashSet::new(),
+            source_ranges: BTreeMap::new(),
+            epoch: 0,
             fail_at: None,
             applied: 0,
             grace_periods: 0,
@@ -96,6 +104,12 @@ impl Memory {
         self.services.get(key)
     }
 
+    /// How often flows were to be looked at again.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
     /// How many frontends there are.
     #[must_use]
     pub fn frontends(&self) -> usize {
@@ -120,6 +134,10 @@ impl Dataplane for Memory {
             services: self.services.iter().map(|(k, v)| (*k, *v)).collect(),
             slots: self.slots.clone(),
             backends: self.backends.clone(),
+            members: self.members.iter().copied().collect(),
+            source_ranges: (self.source_ranges.iter())
+                .map(|((.., prefix_len), key)| (*key, *prefix_len))
+                .collect(),
         })
     }
 
@@ -158,6 +176,20 @@ impl Dataplane for Memory {
             Op::RemoveService { key } => {
                 self.services.remove(key);
             }
+            Op::SetMember { key } => {
+                self.members.insert(*key);
+            }
+            Op::RemoveMember { key } => {
+                self.members.remove(key);
+            }
+            Op::SetSourceRange { key, prefix_len } => {
+                let prefix = (key.id, key.addr.0, *prefix_len);
+                self.source_ranges.insert(prefix, *key);
+            }
+            Op::RemoveSourceRange { key, prefix_len } => {
+                self.source_ranges.remove(&(key.id, key.addr.0, *prefix_len));
+            }
+            Op::BumpEpoch => self.epoch = self.epoch.wrapping_add(1),
         }
         Ok(())
     }

@@ -19,10 +19,13 @@ use crate::bpffs::Layout;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapath"));
 
 /// The maps that survive the agent, by name.
-pub const PINNED_MAPS: [&str; 6] = [
+pub const PINNED_MAPS: [&str; 9] = [
     table::SERVICES,
     table::SLOTS,
     table::BACKENDS,
+    table::MEMBERS,
+    table::SOURCE_RANGES,
+    table::CONFIG,
     table::SOCKET_ORIGINS,
     table::SERVICE_COUNTERS,
     table::VERDICTS,
@@ -52,6 +55,8 @@ impl Object {
             .map_max_entries(table::SLOTS, wanted.slots)
             .map_max_entries(table::BACKENDS, wanted.backends)
             .map_max_entries(table::SERVICE_COUNTERS, wanted.ids)
+            .map_max_entries(table::MEMBERS, wanted.members)
+            .map_max_entries(table::SOURCE_RANGES, wanted.source_ranges)
             .load(OBJECT)
             .context(
                 "cannot load the datapath object; `weir check` tells what this kernel lacks",

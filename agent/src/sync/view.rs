@@ -95,6 +95,12 @@ impl<D: Dataplane> Engine<D> {
             fill(weir_abi::table::SLOTS, used.slots, capacity.slots),
             fill(weir_abi::table::BACKENDS, used.backends, capacity.backends),
             fill(weir_abi::table::SERVICE_COUNTERS, used.ids, capacity.ids),
+            fill(weir_abi::table::MEMBERS, used.members, capacity.members),
+            fill(
+                weir_abi::table::SOURCE_RANGES,
+                used.source_ranges,
+                capacity.source_ranges,
+            ),
         ]
     }
 
@@ -129,7 +135,7 @@ impl<D: Dataplane> Engine<D> {
                     name: port.port_name.to_string(),
                     protocol: protocol(port.proto).to_owned(),
                     port: service_port(service, port),
-                    selection: "random".to_owned(),
+                    selection: port.selection.label().to_owned(),
                     frontends: frontends(port),
                     endpoints: self.endpoints(service, port),
                     connections: ConnectionsView {

@@ -31,6 +31,8 @@ const ROOMY: Capacity = Capacity {
     slots: 400,
     backends: 100,
     ids: 100,
+    members: 100,
+    source_ranges: 100,
 };
 
 /// Tables in memory, and every reader that there could be: whatever a program has read since the last grace period still

@@ -56,29 +56,40 @@ impl Watch {
 
     /// All pods' cgroups. Whatever changes after this was called is told by the descriptor, as directories are watched before
     /// they are read.
-    pub(super) fn walk(&mut self) -> Cgroups {
+    ///
+    /// # Errors
+    /// When a directory that is there cannot be read: nothing is known of its pods then.
+    pub(super) fn walk(&mut self) -> io::Result<Cgroups> {
         if self.kubepods.is_empty() {
             let root = self.root.clone();
             self.watch(&root, DIRECTORIES);
-            find_roots(&root, ROOT_DEPTH, &mut self.kubepods);
+            let mut roots = Vec::new();
+            find_roots(&root, ROOT_DEPTH, &mut roots)?;
+            self.kubepods = roots;
         }
         let mut found = Cgroups::new();
         for root in self.kubepods.clone() {
-            self.walk_below(&root, POD_DEPTH, &mut found);
+            self.walk_below(&root, POD_DEPTH, &mut found)?;
         }
-        found
+        Ok(found)
     }
 
-    fn walk_below(&mut self, directory: &Path, depth: usize, found: &mut Cgroups) {
+    fn walk_below(
+        &mut self,
+        directory: &Path,
+        depth: usize,
+        found: &mut Cgroups,
+    ) -> io::Result<()> {
         self.watch(directory, DIRECTORIES);
-        for (name, path) in subdirectories(directory) {
+        for (name, path) in subdirectories(directory)? {
             if let Some(uid) = pod_uid(&name) {
                 self.watch(&path.join(EVENTS), WatchFlags::MODIFY);
                 found.entry(uid.into()).or_default().push(path);
             } else if depth > 1 {
-                self.walk_below(&path, depth - 1, found);
+                self.walk_below(&path, depth - 1, found)?;
             }
         }
+        Ok(())
     }
 
     /// Watching twice is watching once; a watch goes with what it watches.
@@ -123,23 +134,41 @@ const DIRECTORIES: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::ONLYDIR);
 
 /// The kubelet's roots in and below a directory.
-fn find_roots(directory: &Path, depth: usize, found: &mut Vec<PathBuf>) {
-    for (name, path) in subdirectories(directory) {
+fn find_roots(directory: &Path, depth: usize, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    for (name, path) in subdirectories(directory)? {
         if is_root(&name) {
             found.push(path);
         } else if depth > 1 {
-            find_roots(&path, depth - 1, found);
+            find_roots(&path, depth - 1, found)?;
         }
     }
+    Ok(())
 }
 
 /// Names and paths of the directories in a directory; one that is gone has none.
-fn subdirectories(directory: &Path) -> Vec<(String, PathBuf)> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
-        .collect()
+fn subdirectories(directory: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if is_gone(&error) => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = match entry {
+            Err(error) if is_gone(&error) => return Ok(Vec::new()),
+            entry => entry?,
+        };
+        if entry.file_type().is_ok_and(|kind| kind.is_dir())
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            found.push((name, entry.path()));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether an error says that a cgroup was removed, possibly while it was read.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
 /// Whether this is the name of a kubelet's root cgroup of pods.
@@ -205,7 +234,7 @@ mod tests {
             fs::create_dir_all(root.path().join(path)).expect("made");
             fs::create_dir_all(root.path().join("system.slice/podman.service")).expect("made");
             let mut watch = Watch::new(root.path()).expect("inotify");
-            let uids: Vec<_> = watch.walk().into_keys().collect();
+            let uids: Vec<_> = watch.walk().expect("readable").into_keys().collect();
             assert_eq!(uids, ["u-1".into()], "{path}");
         }
     }
@@ -216,13 +245,13 @@ mod tests {
         let class = root.path().join("kubepods/besteffort");
         fs::create_dir_all(&class).expect("made");
         let mut watch = Watch::new(root.path()).expect("inotify");
-        assert!(watch.walk().is_empty());
+        assert!(watch.walk().expect("readable").is_empty());
         assert!(!watch.drain());
         fs::create_dir(class.join("podu-2")).expect("made");
         assert!(watch.drain());
-        assert_eq!(watch.walk().len(), 1);
+        assert_eq!(watch.walk().expect("readable").len(), 1);
         fs::remove_dir(class.join("podu-2")).expect("removed");
         assert!(watch.drain());
-        assert!(watch.walk().is_empty());
+        assert!(watch.walk().expect("readable").is_empty());
     }
 }

@@ -31,7 +31,7 @@ use crate::source::Event;
 
 /// Everything is looked at again this often, whatever was told.
 const RESYNC: Duration = Duration::from_secs(10);
-/// Two looks are this far apart at least, so that a storm of events is taken at once.
+/// Two looks are this far apart at least, and twice as far as a look takes, so that a storm of events is taken at once.
 const GAP: Duration = Duration::from_millis(5);
 /// A pod that is not ready is looked at again after this, then after twice as long, ...
 const RETRY_FIRST: Duration = Duration::from_millis(10);
@@ -220,7 +220,7 @@ impl Followed {
             let ready = match self.look(&std::mem::take(&mut changes), devices_due, resync) {
                 Ok(ready) => ready,
                 Err(error) => {
-                    warn!(%error, "cannot look at the pods' interfaces; trying again");
+                    warn!(%error, "cannot look at the pods' cgroups and interfaces; trying again");
                     changes.everything = true;
                     false
                 }
@@ -230,12 +230,10 @@ impl Followed {
             } else {
                 schedule.retry_later(happened, Instant::now());
             }
+            let gap = GAP.max(now.elapsed() * 2);
             let look_ended = Instant::now();
             self.wait(schedule.next());
-            let since = look_ended.elapsed();
-            if since < GAP {
-                thread::sleep(GAP - since);
-            }
+            thread::sleep(gap.saturating_sub(look_ended.elapsed()));
         }
     }
 
@@ -259,7 +257,7 @@ impl Followed {
 
     /// Looks at everything and tells the sink; whether nothing is waited for.
     fn look(&mut self, changes: &Changes, devices_due: bool, resync: bool) -> io::Result<bool> {
-        let cgroups: Cgroups = self.watch.walk();
+        let cgroups: Cgroups = self.watch.walk()?;
         let changes = Changes {
             everything: changes.everything || resync,
             ..changes.clone()

@@ -90,6 +90,25 @@ mod tests {
     }
 
     #[test]
+    fn processes_that_cannot_be_seen_are_no_absence() {
+        let pod = tempfile::tempdir().expect("a directory");
+        let cgroups = [pod.path().to_path_buf()];
+        assert_eq!(oldest(&cgroups).expect("readable"), None);
+        let container = pod.path().join("c1");
+        fs::create_dir(&container).expect("made");
+        fs::write(container.join("cgroup.procs"), "0\n0\n").expect("written");
+        let error = oldest(&cgroups).expect_err("of another PID namespace");
+        assert!(error.to_string().contains("hostPID"), "{error}");
+        fs::write(
+            container.join("cgroup.procs"),
+            std::process::id().to_string(),
+        )
+        .expect("written");
+        let this = Process::of(std::process::id());
+        assert_eq!(oldest(&cgroups).expect("readable"), this);
+    }
+
+    #[test]
     fn a_recycled_number_is_another_process() {
         let this = Process::of(std::process::id()).expect("this process runs");
         assert!(this.alive());

@@ -165,6 +165,7 @@ fn close(work: &Work, flow: &mut Flow) {
         let other = unsafe { &mut *other };
         if other.kind == kind::FORWARD || other.kind == kind::REVERSE {
             other.flags |= flags::CLOSING;
+            other.last_seen = flow.last_seen;
         }
     }
 }

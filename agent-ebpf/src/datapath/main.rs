@@ -12,6 +12,7 @@ mod packet;
 mod path;
 mod reject;
 mod rewrite;
+mod sctp;
 mod select;
 mod service;
 mod sock;

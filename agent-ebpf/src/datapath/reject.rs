@@ -12,7 +12,7 @@ use crate::{
     deliver::{DROP, ifindex},
     flow, maps,
     packet::{L3, Packet, Part, load, tcp},
-    rewrite::{Refused, replace_header_word, store, store_summed},
+    rewrite::{Refused, fold, replace_header_word, store, store_summed},
     work::{QUOTED, Work},
 };
 
@@ -204,7 +204,7 @@ fn error(ctx: &TcContext, work: &mut Work, message: &Message) -> Result<(), Refu
             0,
         )
     };
-    let sum = fold(sum as u64 & 0xffff_ffff);
+    let sum = u32::from(fold(sum as u64 & 0xffff_ffff));
     if packet.v6 {
         icmpv6_header(ctx, &work.outer, quoted, sum, message)?;
     } else {
@@ -232,7 +232,7 @@ fn icmp_header(
     ];
     // SAFETY: live and of that size.
     let header_sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, ip.as_mut_ptr(), 20, 0) };
-    let checksum = !(fold(header_sum as u64 & 0xffff_ffff) as u16);
+    let checksum = !fold(header_sum as u64 & 0xffff_ffff);
     let [a, b] = checksum.to_ne_bytes();
     ip[2] = u32::from_ne_bytes([TTL, 1, a, b]);
     store(ctx, L3, &ip)?;
@@ -245,7 +245,7 @@ fn icmp_header(
 fn icmp_start([kind, code]: [u8; 2], word_be: u32, sum: u32) -> [u32; 2] {
     let sum =
         u64::from(u32::from_ne_bytes([kind, code, 0, 0])) + u64::from(word_be) + u64::from(sum);
-    let [a, b] = (!(fold(sum) as u16)).to_ne_bytes();
+    let [a, b] = (!fold(sum)).to_ne_bytes();
     [u32::from_ne_bytes([kind, code, a, b]), word_be]
 }
 
@@ -292,18 +292,9 @@ fn icmpv6_header(
     let icmp = icmp_start(
         message.v6,
         message.word_be,
-        fold(pseudo_sum as u64 & 0xffff_ffff),
+        fold(pseudo_sum as u64 & 0xffff_ffff).into(),
     );
     store(ctx, L3 + 40, &icmp)
-}
-
-/// Folds a sum to 16 bits.
-#[inline(always)]
-fn fold(sum: u64) -> u32 {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    ((sum & 0xffff) + (sum >> 16)) as u32
 }
 
 #[inline(always)]

@@ -10,7 +10,8 @@ use aya_ebpf::{
 use weir_abi::{Address, FlowKey, service::proto};
 
 use crate::{
-    packet::{L3, Packet, Part},
+    packet::{L3, Packet, Part, load},
+    sctp,
     work::Work,
 };
 
@@ -25,11 +26,11 @@ pub(crate) struct Refused;
 pub(crate) fn translate(ctx: &TcContext, packet: &Packet, to: &FlowKey) -> Result<(), Refused> {
     let from = &packet.key;
     let same_ports = from.sport_be == to.sport_be && from.dport_be == to.dport_be;
-    if from.proto == proto::SCTP && !same_ports {
-        return Err(Refused);
-    }
     let addresses = Diff::addresses(from, to, packet.v6);
     if packet.part != Part::Later {
+        if from.proto == proto::SCTP && !same_ports {
+            sctp::change_ports(ctx, packet, to)?;
+        }
         let (offset, flags) = match from.proto {
             proto::TCP => (packet.l4 + 16, 0),
             proto::UDP => (packet.l4 + 6, u64::from(BPF_F_MARK_MANGLED_0)),
@@ -65,6 +66,7 @@ pub(crate) fn translate_quote(ctx: &TcContext, work: &Work) -> Result<(), Refuse
     } = work;
     let addresses = Diff::addresses(&packet.key, to, packet.v6);
     let ports = Diff::ports(&packet.key, to);
+    let ports = quoted_checksum(ctx, work, addresses, ports)?;
     let outer_from = FlowKey {
         src: quote.outer_src,
         dst: quote.outer_dst,
@@ -85,6 +87,44 @@ pub(crate) fn translate_quote(ctx: &TcContext, work: &Work) -> Result<(), Refuse
     store(ctx, quote.l4, &[to.sport_be, to.dport_be])?;
     store_addresses(ctx, quote.l3, packet.v6, to)?;
     store_addresses(ctx, L3, packet.v6, outer)
+}
+
+/// Changes the checksum of the quoted transport header, if the quote goes so far, so that the sender finds what it has sent.
+/// Returns what that and the change of the ports add to the error's own checksum.
+#[inline(always)]
+fn quoted_checksum(
+    ctx: &TcContext,
+    work: &Work,
+    addresses: Diff,
+    ports: Diff,
+) -> Result<Diff, Refused> {
+    let offset = match work.packet.key.proto {
+        proto::TCP => work.quote.l4 + 16,
+        proto::UDP => work.quote.l4 + 6,
+        _ => return Ok(ports),
+    };
+    let old = load::<u16>(ctx, offset).unwrap_or(0);
+    if old == 0 || offset + 2 > work.packet.end {
+        return Ok(ports);
+    }
+    let change = addresses.0 + ports.0;
+    let new = match !fold(u64::from(!old) + change) {
+        0 => 0xffff,
+        new => new,
+    };
+    store(ctx, offset, &new)?;
+    Ok(Diff(u64::from(fold(
+        ports.0 + u64::from(new) + u64::from(!old),
+    ))))
+}
+
+/// Folds a sum to 16 bits.
+#[inline(always)]
+pub(crate) fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 /// Changes two bytes of the IPv4 header at `offset`, and its checksum with them.

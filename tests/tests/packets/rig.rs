@@ -5,7 +5,7 @@ use std::{fs, net::IpAddr, process::Command};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, lpm_trie::LpmTrie},
-    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+    programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions},
 };
 use rustix::thread::UnshareFlags;
 use weir::dataplane::Object;
@@ -80,7 +80,7 @@ impl Rig {
         for name in PROGRAMS {
             let program = ebpf.program_mut(name).expect("the object has the program");
             let program: &mut SchedClassifier = program.try_into().expect("a tc program");
-            program.load().expect("the kernel takes the program");
+            load(program);
         }
         let mut take = |name| ebpf.take_map(name).expect("the object has the map");
         let mut rig = Self {
@@ -169,6 +169,11 @@ impl Rig {
     /// From outside, in segments of that size.
     pub(crate) fn from_net_in_segments(&self, packet: &Packet, size: u32) -> Out {
         self.run("weir_from_net", &packet.frame(), size)
+    }
+
+    /// Changes the network namespace.
+    pub(crate) fn ip<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) {
+        ip(arguments);
     }
 
     pub(crate) fn set_pod(&mut self, addr: IpAddr, ifindex: u32) {
@@ -280,6 +285,24 @@ fn hex(bytes: &[u8]) -> String {
     bytes.chunks(2).map(word).collect::<Vec<_>>().join(" ")
 }
 
+/// A signal for the process makes the kernel give up a verification (EAGAIN).
+fn load(program: &mut SchedClassifier) {
+    for _ in 0..10 {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.kind() == std::io::ErrorKind::WouldBlock => {}
+            result => return result.expect("the kernel takes the program"),
+        }
+    }
+    panic!("the kernel was interrupted ten times while it verified a program");
+}
+
+fn ip<'a>(arguments: impl IntoIterator<Item = &'a str>) {
+    let mut ip = Command::new("ip");
+    let done = ip.args(arguments).output().expect("iproute2 is installed");
+    assert!(done.status.success(), "{ip:?}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
 /// Moves this thread, which is the test's own, to a new network namespace with one device and routes; both go with it. The
 /// device's index.
 fn own_network() -> u32 {
@@ -299,12 +322,10 @@ fn own_network() -> u32 {
         "address add fd18::2/64 dev eth0 nodad",
         "route add default via 172.18.0.1",
         "route add default via fd18::1",
-        "route add 10.244.1.0/24 via 172.18.0.3 mtu 1400",
-        "route add fd45::/64 via fd18::3 mtu 1400",
+        "route add 10.244.1.0/24 via 172.18.0.3 mtu lock 1400",
+        "route add fd45::/64 via fd18::3 mtu lock 1400",
     ] {
-        let mut ip = Command::new("ip");
-        let done = ip.args(arguments.split(' ')).output().expect("iproute2 is installed");
-        assert!(done.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&done.stderr));
+        ip(arguments.split(' '));
     }
     rustix::net::netdevice::name_to_index(
         rustix::net::socket(

@@ -60,6 +60,7 @@ pub async fn run(options: Options) -> Result<()> {
         name: node_name,
         source: describe_source(&options),
         attached,
+        pods: None,
         engine: handle,
         counters,
         layout: layout.clone(),

@@ -1,12 +1,16 @@
 //! The `datapath` object: its maps pinned or adopted, its programs loaded.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
+};
 
 use anyhow::{Context, Result};
 use aya::{
     Ebpf, EbpfLoader,
     maps::MapData,
-    programs::{CgroupSockAddr, ProgramFd},
+    programs::{CgroupSockAddr, ProgramFd, SchedClassifier},
 };
 use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
@@ -88,6 +92,22 @@ impl Object {
             .with_context(|| format!("the kernel refused the program {name}"))?;
         let fd = program.fd()?.try_clone()?;
         Ok((program, fd))
+    }
+
+    /// Loads an interface hook's program into the kernel and returns its descriptor.
+    ///
+    /// # Errors
+    /// The verifier's refusal, with its log.
+    pub fn load_classifier(&mut self, name: &str) -> Result<OwnedFd> {
+        let program: &mut SchedClassifier = self
+            .ebpf
+            .program_mut(name)
+            .with_context(|| format!("the datapath object has no program {name}"))?
+            .try_into()?;
+        program
+            .load()
+            .with_context(|| format!("the kernel refused the program {name}"))?;
+        Ok(program.fd()?.as_fd().try_clone_to_owned()?)
     }
 
     /// Starts the task that turns the programs' log records into ours. Must run inside a tokio runtime.

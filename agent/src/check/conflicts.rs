@@ -39,7 +39,7 @@ fn process() -> Finding {
 }
 
 /// Process ids of kube-proxies in this network namespace.
-fn kube_proxies() -> io::Result<Vec<String>> {
+pub(super) fn kube_proxies() -> io::Result<Vec<String>> {
     let here = fs::read_link("/proc/self/ns/net")?;
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
@@ -89,7 +89,7 @@ fn rules() -> Finding {
 }
 
 /// (table, chain) of every nftables chain; what iptables-nft makes is among them.
-fn chains() -> io::Result<Vec<(String, String)>> {
+pub(super) fn chains() -> io::Result<Vec<(String, String)>> {
     // `struct nfgenmsg`: any family.
     let answers = match request(NETFILTER, GET_CHAINS, &[0; 4], Expect::Dump) {
         Ok(answers) => answers,

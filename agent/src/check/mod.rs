@@ -4,6 +4,7 @@
 
 mod conflicts;
 mod kernel;
+pub mod migrate;
 mod node;
 mod programs;
 mod raw;

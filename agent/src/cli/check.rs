@@ -7,8 +7,7 @@ use clap::Args;
 use super::{Format, run::DEFAULT_BPFFS};
 use crate::check::{Finding, Group, Report, State, Target};
 
-pub(super) const AFTER_HELP: &str =
-    "Exit status: 0 Weir can run here, 1 it cannot, 2 wrong usage. Nothing is changed by looking.";
+pub(super) const AFTER_HELP: &str = "Exit status: 0 Weir can run here, 1 it cannot, 2 wrong usage; always 0 with --migrate. Nothing is changed by looking.";
 
 const WIDTH: usize = 100;
 /// Where the text of a line begins: after two spaces, the state and the name.
@@ -23,12 +22,21 @@ pub struct Options {
     /// The bpf file system that `weir run` would be given
     #[arg(long, value_name = "DIR", env = "WEIR_BPFFS", default_value = DEFAULT_BPFFS)]
     bpffs: PathBuf,
+    /// Look at kube-proxy instead: what it does or left on this node, what will change with Weir, what to do before, and how
+    /// to go back (as root, on the node)
+    #[arg(long)]
+    migrate: bool,
     /// How to print
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "text")]
     output: Format,
 }
 
 pub(super) fn check(options: &Options) -> anyhow::Result<ExitCode> {
+    if options.migrate {
+        let found = crate::check::migrate::migrate();
+        options.output.print(&found, super::migrate::text)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let report = crate::check::check(&Target {
         cgroup_root: options.cgroup_root.clone(),
         bpffs: options.bpffs.clone(),

@@ -3,6 +3,7 @@
 mod check;
 mod cleanup;
 pub mod kube_proxy;
+mod migrate;
 mod output;
 pub mod run;
 mod services;

@@ -16,21 +16,25 @@ const POLYNOMIAL: u32 = 0x82f6_3b78;
 /// An IP packet has fewer than 2^16 bytes.
 const POWERS: usize = 16;
 
-/// `ADVANCE[k][j]`: the bit j, advanced by 2^k bytes.
-static ADVANCE: [[u32; 32]; POWERS] = advance();
+/// `ADVANCE[k][n][v]`: the four bits v at the nibble n, advanced by 2^k bytes.
+static ADVANCE: [Matrix; POWERS] = advance();
+type Matrix = [[u32; 16]; 8];
 
-const fn advance() -> [[u32; 32]; POWERS] {
-    let mut table = [[0; 32]; POWERS];
+const fn advance() -> [Matrix; POWERS] {
+    let mut table = [[[0; 16]; 8]; POWERS];
     let mut power = 0;
     while power < POWERS {
-        let mut bit = 0;
-        while bit < 32 {
-            table[power][bit] = if power == 0 {
-                next_byte(1 << bit)
+        let mut entry = 0;
+        while entry < 8 * 16 {
+            let (nibble, value) = (entry / 16, entry % 16);
+            let bits = (value as u32) << (4 * nibble);
+            table[power][nibble][value] = if power == 0 {
+                next_byte(bits)
             } else {
-                multiply(&table[power - 1], table[power - 1][bit])
+                let half = &table[power - 1];
+                multiply(half, multiply(half, bits))
             };
-            bit += 1;
+            entry += 1;
         }
         power += 1;
     }
@@ -47,12 +51,12 @@ const fn next_byte(mut crc: u32) -> u32 {
 }
 
 #[inline(always)]
-const fn multiply(matrix: &[u32; 32], vector: u32) -> u32 {
+const fn multiply(matrix: &Matrix, vector: u32) -> u32 {
     let mut product = 0;
-    let mut bit = 0;
-    while bit < 32 {
-        product ^= matrix[bit] & 0_u32.wrapping_sub((vector >> bit) & 1);
-        bit += 1;
+    let mut nibble = 0;
+    while nibble < 8 {
+        product ^= matrix[nibble][(vector >> (4 * nibble)) as usize & 15];
+        nibble += 1;
     }
     product
 }

@@ -118,8 +118,13 @@ impl Rig {
         rig
     }
 
-    /// Runs a program on a frame, and on a buffer that the network card has put together of segments of that size.
     fn run(&self, program: &str, frame: &[u8], segment: u32) -> Out {
+        self.try_run(program, frame, segment)
+            .unwrap_or_else(|error| panic!("the kernel runs {} bytes: {error}", frame.len()))
+    }
+
+    /// Runs a program on a frame; on a buffer that was put together of segments of that size, if that is not 0.
+    fn try_run(&self, program: &str, frame: &[u8], segment: u32) -> Result<Out, ProgramError> {
         /// Offsets in `struct __sk_buff`.
         const IFINDEX: usize = 40;
         const GSO_SIZE: usize = 176;
@@ -135,10 +140,9 @@ impl Rig {
                 data_out: Some(&mut out),
                 ctx_in: Some(&context),
                 ..TestRunOptions::default()
-            })
-            .unwrap_or_else(|error| panic!("the kernel runs {} bytes: {error}", frame.len()));
+            })?;
         out.truncate(result.data_size_out as usize);
-        Out { code: result.return_value.cast_signed(), frame: out }
+        Ok(Out { code: result.return_value.cast_signed(), frame: out })
     }
 
     /// Something a pod sends.
@@ -164,6 +168,11 @@ impl Rig {
     /// Any bytes, at any of the hooks.
     pub(crate) fn raw(&self, hook: usize, frame: &[u8]) -> Out {
         self.run(PROGRAMS[hook], frame, 0)
+    }
+
+    /// The same, unless the kernel itself takes the bytes for too few to be a packet.
+    pub(crate) fn any(&self, hook: usize, frame: &[u8]) -> Option<Out> {
+        self.try_run(PROGRAMS[hook], frame, 0).ok()
     }
 
     /// From outside, in segments of that size.
@@ -269,7 +278,7 @@ impl Out {
     }
 }
 
-pub(crate) fn flow_key(proto: u8, src: (IpAddr, u16), dst: (IpAddr, u16)) -> FlowKey {
+fn flow_key(proto: u8, src: (IpAddr, u16), dst: (IpAddr, u16)) -> FlowKey {
     FlowKey {
         src: src.0.into(),
         dst: dst.0.into(),

@@ -113,11 +113,13 @@ fn compile_port(
         let mut known: Vec<(TrafficPolicy, (Verdict, Option<usize>))> = Vec::with_capacity(2);
         for entrance in entrances(cluster, service, port, (cluster_ip, guard)) {
             let found = known.iter().find(|(policy, _)| *policy == entrance.policy);
-            let leads_to = found.map(|(_, leads_to)| *leads_to).unwrap_or_else(|| {
+            let leads_to = if let Some((_, leads_to)) = found {
+                *leads_to
+            } else {
                 let leads_to = desired.leads_to(&selection, entrance.policy);
                 known.push((entrance.policy, leads_to));
                 leads_to
-            });
+            };
             desired.add(&entrance, leads_to);
         }
     }

@@ -78,3 +78,49 @@ fn a_change_costs_what_it_is_itself_in_a_cluster_of_any_size() {
     programmed.release(one_more.retired);
     assert_eq!(programmed.counts(), counts);
 }
+
+/// The same with everything that a service can have: a port on an address that all of them share, affinity, ranges.
+#[test]
+fn a_change_of_a_service_with_everything_costs_no_more() {
+    let node_port = |service: u32| {
+        let port = u16::try_from(10_000 + service).expect("a port");
+        ServiceKey {
+            scope: scope::EXTERNAL,
+            ..key(0, port)
+        }
+    };
+    let full = |service: u32, endpoints: u16| {
+        let mut wish = wish(service, endpoints);
+        let port = &mut wish.ports[0];
+        port.affinity_timeout = 60;
+        port.source_ranges = admission::ranges(1);
+        port.frontends[0].guarded = true;
+        port.frontends.push(Frontend {
+            open: true,
+            ..frontend(node_port(service), Some(0))
+        });
+        wish
+    };
+    let mut programmed = Programmed::new(Capacity::default());
+    let first = programmed.plan((0..SERVICES).map(|service| full(service, ENDPOINTS)));
+    assert!(first.errors.is_empty());
+    // Ten backends and ten members, one list, one range, one counter, two frontends, one address; one more address that
+    // is everybody's, and one new epoch.
+    assert_eq!(first.ops.len(), SERVICES as usize * 26 + 2);
+    programmed.release(first.retired);
+    let counts = programmed.counts();
+    assert_eq!(
+        (counts.members, counts.source_ranges),
+        (SERVICES * 10, SERVICES)
+    );
+
+    let all_again = programmed.plan((0..SERVICES).map(|service| full(service, ENDPOINTS)));
+    assert!(all_again.is_empty());
+    // A list, two frontends, a member.
+    for (endpoints, ops, after_grace) in [(ENDPOINTS - 1, 4, 1), (ENDPOINTS, 5, 0)] {
+        let plan = programmed.plan([full(4711, endpoints)].into_iter());
+        assert_eq!((plan.ops.len(), plan.after_grace.len()), (ops, after_grace));
+        programmed.release(plan.retired);
+    }
+    assert_eq!(programmed.counts(), counts);
+}

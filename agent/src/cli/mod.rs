@@ -30,7 +30,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the agent until it is told to end (SIGTERM); what it programmed stays and keeps working
-    Run(run::Options),
+    Run(Box<run::Options>),
     /// Tell what this kernel and machine offer, what is missing, and what that costs
     #[command(after_help = check::AFTER_HELP)]
     Check(check::Options),
@@ -73,7 +73,7 @@ pub fn main() -> ExitCode {
         },
     };
     let result = match cli.command {
-        Command::Run(options) => run::run(options),
+        Command::Run(options) => run::run(*options),
         Command::Check(options) => check::check(&options),
         Command::Status(options) => return status::status(&options),
         Command::Services(options) => services::services(&options),

@@ -112,6 +112,11 @@ pub(super) fn look(migration: &mut Migration) -> Facts {
 
 fn proxy(pid: &str) -> Option<Proxy> {
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    // A child that it has just begun bears its name until it runs something else.
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    if name.trim_end() != "kube-proxy" {
+        return None;
+    }
     let line = String::from_utf8_lossy(&line).into_owned();
     let arguments = line
         .split('\0')

@@ -2,7 +2,7 @@
 
 use super::{
     node::Facts,
-    rules::{Found, FrontendKind, Mode},
+    rules::{Found, Mode},
     *,
 };
 

@@ -83,7 +83,7 @@ fn file(text: &str) -> NamedTempFile {
 
 fn parse(arguments: &[&str]) -> Result<Options> {
     match cli::parse([&["weir", "run"], arguments].concat())?.command {
-        cli::Command::Run(options) => Ok(options),
+        cli::Command::Run(options) => Ok(*options),
         other => panic!("{other:?}"),
     }
 }

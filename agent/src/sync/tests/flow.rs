@@ -93,8 +93,8 @@ fn changes_are_coalesced() {
         reachable(&engine, &frontend("10.96.0.1", 80)),
         endpoints(&["10.0.0.199:8080"])
     );
-    // A backend, its slot, the entry: what the last change needs, and nothing for those before it.
-    assert_eq!(engine.dataplane.memory.applied() - applied, 3);
+    // A backend, its slot, the entry of each scope: what the last change needs, and nothing for those before it.
+    assert_eq!(engine.dataplane.memory.applied() - applied, 4);
 }
 
 #[test]
@@ -118,16 +118,18 @@ fn what_changes_nothing_writes_nothing() {
 }
 
 #[test]
-fn a_successor_that_wants_the_same_writes_nothing() {
+fn a_successor_that_wants_the_same_writes_nothing_but_a_new_epoch() {
     let first = synced(ROOMY, &web());
     let ids = first.service_ports();
     let applied = first.dataplane.memory.applied();
+    let epoch = first.dataplane.memory.epoch();
     let mut successor = engine_over(first.dataplane);
     take(&mut successor, &web());
     list_all(&mut successor);
     successor.tick(Instant::now());
     until_quiet(&mut successor);
-    assert_eq!(successor.dataplane.memory.applied(), applied);
+    assert_eq!(successor.dataplane.memory.applied(), applied + 1);
+    assert_eq!(successor.dataplane.memory.epoch(), epoch + 1);
     assert_eq!(
         successor.service_ports(),
         ids,

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use aya::{
     Ebpf, EbpfLoader,
     maps::MapData,
-    programs::{CgroupSockAddr, ProgramFd, SchedClassifier},
+    programs::{CgroupSockAddr, ProgramError, ProgramFd, SchedClassifier},
 };
 use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
@@ -41,6 +41,12 @@ pub struct Object {
 }
 
 impl Object {
+    /// The object itself, for whoever wants tables of its own: tests of single programs do.
+    #[must_use]
+    pub fn bytes() -> &'static [u8] {
+        OBJECT
+    }
+
     /// Opens the pinned maps, or makes and pins them with the capacities wanted. Maps that exist keep theirs.
     ///
     /// # Errors
@@ -87,8 +93,7 @@ impl Object {
             .program_mut(name)
             .with_context(|| format!("the datapath object has no program {name}"))?
             .try_into()?;
-        program
-            .load()
+        uninterrupted(|| program.load())
             .with_context(|| format!("the kernel refused the program {name}"))?;
         let fd = program.fd()?.try_clone()?;
         Ok((program, fd))
@@ -104,8 +109,7 @@ impl Object {
             .program_mut(name)
             .with_context(|| format!("the datapath object has no program {name}"))?
             .try_into()?;
-        program
-            .load()
+        uninterrupted(|| program.load())
             .with_context(|| format!("the kernel refused the program {name}"))?;
         Ok(program.fd()?.as_fd().try_clone_to_owned()?)
     }
@@ -127,4 +131,17 @@ impl Object {
         });
         Ok(())
     }
+}
+
+/// Loads a program, and again when the kernel gave up verifying it because of a signal (`EAGAIN`), which is no refusal.
+fn uninterrupted(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    const ATTEMPTS: usize = 10;
+    for _ in 1..ATTEMPTS {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
+    load()
 }

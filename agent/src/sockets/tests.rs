@@ -185,3 +185,39 @@ fn a_namespace_is_looked_into_once_and_one_that_is_gone_is_no_failure() {
     assert_eq!(ended.failures.len(), 1, "{ended:?}");
     assert!(ended.failures[0].starts_with("/proc/self/status: "));
 }
+
+#[test]
+fn many_deletions_are_dealt_with_in_few_rounds_and_none_is_forgotten() {
+    in_fresh_namespace(|| {
+        let ports = 9000..9050;
+        let listeners: Vec<TcpListener> = ports
+            .clone()
+            .map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap())
+            .collect();
+        let connect = |listener: &TcpListener| connect(listener, listener.local_addr().unwrap());
+        let mut connections: Vec<_> = listeners.iter().map(connect).collect();
+
+        let namespace = PathBuf::from(format!(
+            "/proc/self/task/{}/ns/net",
+            rustix::thread::gettid()
+        ));
+        let rounds = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let counted = rounds.clone();
+        let reaper = Reaper::start(
+            move || vec![namespace.clone()],
+            move |_| {
+                counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            },
+        )
+        .unwrap();
+        for port in ports {
+            reaper.end(vec![tcp((Ipv4Addr::LOCALHOST, port))]);
+        }
+        drop(reaper);
+        for connection in &mut connections {
+            assert_eq!(errno(connection), ErrorKind::ConnectionAborted);
+        }
+        let rounds = rounds.load(std::sync::atomic::Ordering::SeqCst);
+        assert!((1..25).contains(&rounds), "{rounds} rounds");
+    });
+}

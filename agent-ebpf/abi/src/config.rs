@@ -12,7 +12,8 @@ pub struct NodeConfig {
     pub masquerade_v6: Address,
     /// Cookie of the node's own network namespace.
     pub netns_cookie: u64,
-    /// Grows by one whenever what is remembered in flows may be out of date: a frontend appeared, a local pod came or went.
+    /// Grows by one whenever what is remembered in flows may be out of date: a frontend appeared or
+    /// went, a local pod came or went.
     pub epoch: u32,
     /// A set of [`flags`].
     pub flags: u32,

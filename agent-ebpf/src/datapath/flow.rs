@@ -13,7 +13,9 @@ use weir_abi::{
 use crate::{
     maps::{ENDPOINTS, FLOWS, SOURCE_RANGES},
     packet::{L3, Packet, tcp},
-    select, verdict,
+    select,
+    service::{self as frontend, Lookup},
+    verdict,
     work::Work,
 };
 
@@ -98,6 +100,12 @@ pub(crate) fn find(work: &mut Work, config: &NodeConfig) -> Found {
             idle > IDLE
         };
         if over {
+            forget(work);
+            return Found::Nothing;
+        }
+        // Nor is it one with a service that is none any more. TCP connections outlive theirs, as they do with kube-proxy.
+        let stays = flow.epoch == work.epoch || work.packet.key.proto == proto::TCP;
+        if !stays && !is_served(work, flow) {
             forget(work);
             return Found::Nothing;
         }
@@ -208,6 +216,25 @@ fn answers_expected(work: &mut Work, flow: &Flow) -> bool {
     expected
 }
 
+/// Whether the frontend that a flow was made for still leads to backends.
+#[inline(never)]
+fn is_served(work: &mut Work, flow: &Flow) -> bool {
+    let from = if flow.flags & flags::EXTERNAL == 0 {
+        scope::INTERNAL
+    } else {
+        scope::EXTERNAL
+    };
+    let (id, wanted) = (flow.service_id, &work.packet.key);
+    let key = frontend::key(wanted.dst, wanted.dport_be, wanted.proto, from);
+    match frontend::lookup(&key, &mut work.entry) {
+        Lookup::Found => {
+            work.entry.id == id && frontend::verdict(&work.entry) == Verdict::Translate
+        }
+        // Being replaced.
+        Lookup::Unsealed => true,
+        Lookup::Unknown => false,
+    }
+}
 /// Looks a flow's local destination up again: pods have come or gone since. The element is replaced, not written to: it may
 /// be another flow's by now.
 #[inline(never)]

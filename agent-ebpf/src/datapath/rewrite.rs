@@ -2,12 +2,10 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
-    helpers::generated::{
-        bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_store_bytes,
-    },
+    helpers::generated::{bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_store_bytes},
     programs::TcContext,
 };
-use weir_abi::{Address, FlowKey, service::proto};
+use weir_abi::{FlowKey, service::proto};
 
 use crate::{
     packet::{L3, Packet, Part, load},
@@ -140,24 +138,19 @@ pub(crate) fn replace_header_word(
     store(ctx, offset, &new)
 }
 
-/// What a change adds to a checksum (`__wsum`).
+/// What a change adds to a checksum (`__wsum`). Worked out here: fewer instructions than the call of a helper takes.
 #[derive(Clone, Copy)]
 struct Diff(u64);
 
 impl Diff {
     #[inline(always)]
     fn addresses(from: &FlowKey, to: &FlowKey, v6: bool) -> Self {
-        let src = Self(0).and(&from.src, &to.src, v6);
-        src.and(&from.dst, &to.dst, v6)
-    }
-
-    #[inline(always)]
-    fn and(self, from: &Address, to: &Address, v6: bool) -> Self {
-        let (mut from, mut to) = (from.to_words(), to.to_words());
+        let (src, dst) = (from.src.to_words(), from.dst.to_words());
+        let (new_src, new_dst) = (to.src.to_words(), to.dst.to_words());
         if v6 {
-            self.words(&mut from, &mut to)
+            Self::words(&src, &new_src).and(Self::words(&dst, &new_dst))
         } else {
-            self.words(&mut [from[3]], &mut [to[3]])
+            Self::words(&[src[3], dst[3]], &[new_src[3], new_dst[3]])
         }
     }
 
@@ -167,23 +160,27 @@ impl Diff {
             let (s, d) = (key.sport_be.to_ne_bytes(), key.dport_be.to_ne_bytes());
             u32::from_ne_bytes([s[0], s[1], d[0], d[1]])
         };
-        Self(0).words(&mut [word(from)], &mut [word(to)])
+        Self::words(&[word(from)], &[word(to)])
     }
 
     #[inline(always)]
-    fn words<const N: usize>(self, from: &mut [u32; N], to: &mut [u32; N]) -> Self {
-        let size = (N * 4) as u32;
-        // SAFETY: both are live and of that size.
-        let diff = unsafe {
-            bpf_csum_diff(
-                from.as_mut_ptr(),
-                size,
-                to.as_mut_ptr(),
-                size,
-                self.0 as u32,
-            )
-        };
-        Self(diff as u64 & 0xffff_ffff)
+    fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0).folded()
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(from: &[u32; N], to: &[u32; N]) -> Self {
+        let mut sum = 0;
+        for (from, to) in from.iter().zip(to) {
+            sum += u64::from(!*from) + u64::from(*to);
+        }
+        Self(sum).folded()
+    }
+
+    #[inline(always)]
+    fn folded(self) -> Self {
+        let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
+        Self((sum & 0xffff_ffff) + (sum >> 32))
     }
 }
 

@@ -7,7 +7,10 @@ pub(crate) fn internet(parts: &[&[u8]]) -> u16 {
     let mut sum = 0_u64;
     for part in parts {
         for pair in part.chunks(2) {
-            sum += u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+            sum += u64::from(u16::from_be_bytes([
+                pair[0],
+                pair.get(1).copied().unwrap_or(0),
+            ]));
         }
     }
     while sum > 0xffff {
@@ -32,7 +35,11 @@ pub(crate) fn crc32c(bytes: &[u8]) -> [u8; 4] {
     for byte in bytes {
         crc ^= u32::from(*byte);
         for _ in 0..8 {
-            crc = if crc & 1 == 0 { crc >> 1 } else { (crc >> 1) ^ 0x82f6_3b78 };
+            crc = if crc & 1 == 0 {
+                crc >> 1
+            } else {
+                (crc >> 1) ^ 0x82f6_3b78
+            };
         }
     }
     (!crc).to_le_bytes()
@@ -49,6 +56,9 @@ pub(crate) fn octets(addr: IpAddr) -> Vec<u8> {
 #[test]
 fn known_values() {
     // RFC 1071, section 3, and the check value of CRC-32/ISCSI.
-    assert_eq!(internet(&[&[0x00, 0x01, 0xf2, 0x03], &[0xf4, 0xf5, 0xf6, 0xf7]]), !0xddf2);
+    assert_eq!(
+        internet(&[&[0x00, 0x01, 0xf2, 0x03], &[0xf4, 0xf5, 0xf6, 0xf7]]),
+        !0xddf2
+    );
     assert_eq!(crc32c(b"123456789"), 0xe306_9283_u32.to_le_bytes());
 }

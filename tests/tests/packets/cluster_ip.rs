@@ -39,18 +39,28 @@ fn to_a_pod_of_the_node_and_back() {
             let sent = Packet::new(proto, client, service);
             rig.from_pod(&sent).redirected(&sent.clone().to(backend));
             let answer = Packet::new(proto, backend, client);
-            rig.from_pod(&answer).redirected(&answer.clone().from(service));
+            rig.from_pod(&answer)
+                .redirected(&answer.clone().from(service));
             // Again: now by what is remembered.
             let sent = sent.segment(ACK, b"once more");
             rig.from_pod(&sent).redirected(&sent.clone().to(backend));
             let answer = answer.segment(ACK | FIN, b"odd");
-            rig.from_pod(&answer).redirected(&answer.clone().from(service));
+            rig.from_pod(&answer)
+                .redirected(&answer.clone().from(service));
 
             assert_eq!(rig.counters(10 + id), (1, 0), "one connection each");
             let flow = rig.flow(proto, client, service).expect("it is remembered");
-            assert_eq!((flow.kind, flow.packets, flow.ifindex), (kind::FORWARD, 2, 102));
-            let flow = rig.flow(proto, backend, client).expect("so are its answers");
-            assert_eq!((flow.kind, flow.packets, flow.ifindex), (kind::REVERSE, 2, 101));
+            assert_eq!(
+                (flow.kind, flow.packets, flow.ifindex),
+                (kind::FORWARD, 2, 102)
+            );
+            let flow = rig
+                .flow(proto, backend, client)
+                .expect("so are its answers");
+            assert_eq!(
+                (flow.kind, flow.packets, flow.ifindex),
+                (kind::REVERSE, 2, 101)
+            );
         }
         assert_eq!(rig.count(Verdict::Translate), 3);
         assert_eq!(rig.flows().len(), 6);
@@ -70,8 +80,10 @@ fn through_the_stack_where_packets_are_not_handed_over() {
             let answer = Packet::new(proto, backend, client);
             rig.from_pod(&answer).passes(&answer.clone().from(service));
             // The stack sends the translated packets to the pods: they are left alone.
-            rig.to_pod(&sent.clone().to(backend)).passes(&sent.clone().to(backend));
-            rig.to_pod(&answer.clone().from(service)).passes(&answer.clone().from(service));
+            rig.to_pod(&sent.clone().to(backend))
+                .passes(&sent.clone().to(backend));
+            rig.to_pod(&answer.clone().from(service))
+                .passes(&answer.clone().from(service));
         }
     }
 }
@@ -85,7 +97,8 @@ fn to_another_node_and_back() {
             let backend = (place.remote(1), port);
             let sent = Packet::new(proto, client, service);
             rig.from_pod(&sent).passes(&sent.clone().to(backend));
-            rig.to_net(&sent.clone().to(backend)).passes(&sent.clone().to(backend));
+            rig.to_net(&sent.clone().to(backend))
+                .passes(&sent.clone().to(backend));
             let answer = Packet::new(proto, backend, client);
             rig.from_net(&answer).passes(&answer);
             rig.to_pod(&answer).passes(&answer.clone().from(service));
@@ -124,12 +137,15 @@ fn to_oneself_and_back() {
             assert!(PORTS.contains(&seen.1), "{seen:?}");
             out.redirected(&sent.clone().from(seen).to(backend));
             let answer = Packet::new(proto, backend, seen);
-            rig.from_pod(&answer).redirected(&answer.clone().from(service).to(client));
+            rig.from_pod(&answer)
+                .redirected(&answer.clone().from(service).to(client));
             // Also when pods have come and gone.
             rig.configure(|config| config.epoch += 1);
             let more = sent.segment(ACK, b"more");
-            rig.from_pod(&more).redirected(&more.clone().from(seen).to(backend));
-            rig.from_pod(&answer).redirected(&answer.clone().from(service).to(client));
+            rig.from_pod(&more)
+                .redirected(&more.clone().from(seen).to(backend));
+            rig.from_pod(&answer)
+                .redirected(&answer.clone().from(service).to(client));
         }
     }
 }
@@ -148,7 +164,10 @@ fn packets_to_pods_are_handed_over_untouched() {
             let flow = rig.flow(proto, (place.pod(1), 7), (place.pod(3), port));
             let flow = flow.expect("it is remembered");
             let bytes = 3 * (local.frame().len() as u64 - 14);
-            assert_eq!((flow.kind, flow.packets, flow.bytes), (kind::DIRECT, 3, bytes));
+            assert_eq!(
+                (flow.kind, flow.packets, flow.bytes),
+                (kind::DIRECT, 3, bytes)
+            );
             // What comes in for pods is not looked at any further.
             rig.from_net(&away).passes(&away);
         }
@@ -178,9 +197,12 @@ fn datagrams_without_a_checksum_stay_without() {
     let place = Place::BOTH[0];
     let rig = rig(place);
     let mut sent = Packet::new(UDP, (place.pod(1), CLIENT_PORT), (place.service(1), 80));
-    let crate::frame::Body::Udp { summed, .. } = &mut sent.body else { panic!("a datagram") };
+    let crate::frame::Body::Udp { summed, .. } = &mut sent.body else {
+        panic!("a datagram")
+    };
     *summed = false;
-    rig.from_pod(&sent).redirected(&sent.clone().to((place.pod(2), 5353)));
+    rig.from_pod(&sent)
+        .redirected(&sent.clone().to((place.pod(2), 5353)));
 }
 
 #[test]
@@ -196,13 +218,17 @@ fn every_backend_gets_its_share() {
             let sent = Packet::new(UDP, (place.pod(1), port), (place.service(1), 53));
             let out = rig.from_pod(&sent);
             assert_eq!(out.code, NEXT);
-            let n = (1..=4_u8).find(|n| out.frame == sent.clone().to((place.remote(*n), 53)).frame());
+            let n =
+                (1..=4_u8).find(|n| out.frame == sent.clone().to((place.remote(*n), 53)).frame());
             chosen[usize::from(n.expect("a backend"))] += 1;
             // And keeps it.
             assert_eq!(rig.from_pod(&sent).frame, out.frame);
         }
         // A binomial count of 400 at one quarter has a deviation of 8.7; six of them are never met by chance.
-        assert!(chosen[1..].iter().all(|n| (48..=152).contains(n)), "{chosen:?}");
+        assert!(
+            chosen[1..].iter().all(|n| (48..=152).contains(n)),
+            "{chosen:?}"
+        );
         assert_eq!(rig.counters(1), (400, 0));
     }
 }
@@ -213,17 +239,22 @@ fn a_new_connection_by_old_ports_is_a_new_choice() {
         let mut rig = rig(place);
         let (client, service) = ((place.pod(1), CLIENT_PORT), (place.service(1), 80));
         let sent = Packet::new(TCP, client, service);
-        rig.from_pod(&sent).redirected(&sent.clone().to((place.pod(2), 8080)));
+        rig.from_pod(&sent)
+            .redirected(&sent.clone().to((place.pod(2), 8080)));
         let answer = Packet::new(TCP, (place.pod(2), 8080), client).segment(SYN | ACK, b"");
-        rig.from_pod(&answer).redirected(&answer.clone().from(service));
+        rig.from_pod(&answer)
+            .redirected(&answer.clone().from(service));
         // The service has another backend now; the connection stays, and a SYN that is sent again is part of it.
         rig.serve(&Service::new(11, place.service(1), 80, TCP).backends(&[11]));
-        rig.from_pod(&sent).redirected(&sent.clone().to((place.pod(2), 8080)));
+        rig.from_pod(&sent)
+            .redirected(&sent.clone().to((place.pod(2), 8080)));
         let end = answer.segment(FIN | ACK, b"");
         assert_eq!(rig.from_pod(&end).code, REDIRECT);
         let last = sent.clone().segment(FIN | ACK, b"");
-        rig.from_pod(&last).redirected(&last.clone().to((place.pod(2), 8080)));
-        rig.from_pod(&sent).passes(&sent.clone().to((place.remote(1), 8080)));
+        rig.from_pod(&last)
+            .redirected(&last.clone().to((place.pod(2), 8080)));
+        rig.from_pod(&sent)
+            .passes(&sent.clone().to((place.remote(1), 8080)));
         assert_eq!(rig.counters(11), (2, 0));
     }
 }

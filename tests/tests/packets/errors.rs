@@ -62,7 +62,8 @@ fn from_beyond_to_a_pod_that_asked_a_service() {
         rig.to_pod(&error).passes(&expected);
         // The backend itself speaks as the service.
         let error = too_big(place.remote(2), place.pod(1), &seen, quoted);
-        rig.from_net(&error).passes(&too_big(place.service(2), place.pod(1), &sent, quoted));
+        rig.from_net(&error)
+            .passes(&too_big(place.service(2), place.pod(1), &sent, quoted));
     });
 }
 
@@ -73,12 +74,14 @@ fn from_a_backend_of_this_node_to_a_pod() {
         let seen = sent.clone().to((place.pod(2), 8080));
         rig.from_pod(&sent).redirected(&seen);
         let error = too_big(place.pod(2), place.pod(1), &seen, quoted);
-        rig.from_pod(&error).passes(&too_big(place.service(1), place.pod(1), &sent, quoted));
+        rig.from_pod(&error)
+            .passes(&too_big(place.service(1), place.pod(1), &sent, quoted));
         // And the other way: about an answer.
         let answer = sent.clone().answer();
         let given = seen.clone().answer();
         let error = too_big(place.pod(1), place.service(1), &answer, quoted);
-        rig.from_pod(&error).passes(&too_big(place.pod(1), place.pod(2), &given, quoted));
+        rig.from_pod(&error)
+            .passes(&too_big(place.pod(1), place.pod(2), &given, quoted));
     });
 }
 
@@ -93,9 +96,11 @@ fn about_masqueraded_packets() {
         // From a router behind us to the client, and from the backend.
         let router = place.client(99);
         let error = too_big(router, place.node(), &seen, quoted);
-        rig.from_net(&error).redirected(&too_big(router, client.0, &sent, quoted).hop());
+        rig.from_net(&error)
+            .redirected(&too_big(router, client.0, &sent, quoted).hop());
         let error = too_big(place.remote(2), place.node(), &seen, quoted);
-        rig.from_net(&error).redirected(&too_big(service.0, client.0, &sent, quoted).hop());
+        rig.from_net(&error)
+            .redirected(&too_big(service.0, client.0, &sent, quoted).hop());
         // From a router before us, and from the client: to the backend, to which we are the client.
         let (answer, given) = (sent.clone().answer(), seen.clone().answer());
         for speaker in [router, client.0] {
@@ -114,12 +119,19 @@ fn about_packets_from_outside_to_a_pod_of_the_node() {
         let seen = sent.clone().to((place.pod(2), 8080));
         rig.from_net(&sent).redirected(&seen);
         let error = too_big(place.pod(2), client.0, &seen, quoted);
-        rig.from_pod(&error).redirected(&too_big(service.0, client.0, &sent, quoted).hop());
+        rig.from_pod(&error)
+            .redirected(&too_big(service.0, client.0, &sent, quoted).hop());
         // By the node's own stack.
         let error = too_big(place.node(), client.0, &seen, quoted);
-        rig.to_net(&error).passes(&too_big(place.node(), client.0, &sent, quoted));
+        rig.to_net(&error)
+            .passes(&too_big(place.node(), client.0, &sent, quoted));
         let error = too_big(place.client(99), service.0, &sent.clone().answer(), quoted);
-        let expected = too_big(place.client(99), place.pod(2), &seen.clone().answer(), quoted);
+        let expected = too_big(
+            place.client(99),
+            place.pod(2),
+            &seen.clone().answer(),
+            quoted,
+        );
         rig.from_net(&error).passes(&expected);
     });
 }
@@ -134,7 +146,8 @@ fn from_a_pod_to_itself() {
         let seen = sent.clone().from(seen).to((place.pod(1), 8080));
         out.redirected(&seen);
         let error = too_big(place.pod(1), place.node(), &seen, quoted);
-        rig.from_pod(&error).redirected(&too_big(service.0, client.0, &sent, quoted));
+        rig.from_pod(&error)
+            .redirected(&too_big(service.0, client.0, &sent, quoted));
     });
 }
 
@@ -156,8 +169,15 @@ fn about_anything_else_are_left_alone() {
         // Neither is what is no error: an echo that happens to carry a packet.
         let asked = Packet::new(UDP, (place.pod(1), 7), (place.service(1), 80));
         assert_eq!(rig.from_pod(&asked).code, REDIRECT);
-        let mut echo = too_big(place.client(99), place.pod(1), &asked.to((place.pod(2), 8080)), 8);
-        let Body::Icmp { kind, .. } = &mut echo.body else { panic!("an ICMP message") };
+        let mut echo = too_big(
+            place.client(99),
+            place.pod(1),
+            &asked.to((place.pod(2), 8080)),
+            8,
+        );
+        let Body::Icmp { kind, .. } = &mut echo.body else {
+            panic!("an ICMP message")
+        };
         *kind = if place.is_v6() { [128, 0] } else { [8, 0] };
         rig.to_pod(&echo).passes(&echo);
     }

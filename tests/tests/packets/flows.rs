@@ -35,7 +35,8 @@ fn answers_are_expected_as_long_as_somebody_asks() {
         let flow = rig.flow(UDP, backend, client).expect("it is back");
         assert_eq!((flow.kind, flow.packets), (kind::REVERSE, 0));
         let answer = Packet::new(UDP, backend, client);
-        rig.from_pod(&answer).redirected(&answer.clone().from((place.service(1), 80)));
+        rig.from_pod(&answer)
+            .redirected(&answer.clone().from((place.service(1), 80)));
         assert_eq!(rig.counters(1), (1, 0), "still the same conversation");
         // After a pause of a second the next packet looks.
         rig.evict(UDP, backend, client);
@@ -51,7 +52,11 @@ fn answers_of_a_lost_flow_are_never_given_to_another() {
         let mut rig = Rig::new(place);
         rig.configure(|config| config.masquerade_port_last = config.masquerade_port_first);
         rig.add_backend(1, (place.remote(1), 8080), UDP);
-        rig.serve(&Service::new(1, place.service(1), 80, UDP).open().backends(&[1]));
+        rig.serve(
+            &Service::new(1, place.service(1), 80, UDP)
+                .open()
+                .backends(&[1]),
+        );
         let sent = |n| Packet::new(UDP, (place.client(n), 5), (place.service(1), 80));
         let seen = (place.node(), *PORTS.start());
         assert_eq!(rig.from_net(&sent(1)).code, REDIRECT);
@@ -62,7 +67,11 @@ fn answers_of_a_lost_flow_are_never_given_to_another() {
         rig.change_flows(|flow| flow.last_seen = flow.last_seen.saturating_sub(2_000_000_000));
         rig.from_net(&sent(1)).dropped();
         let answer = Packet::new(UDP, (place.remote(1), 8080), seen);
-        let expected = answer.clone().from((place.service(1), 80)).to((place.client(2), 5)).hop();
+        let expected = answer
+            .clone()
+            .from((place.service(1), 80))
+            .to((place.client(2), 5))
+            .hop();
         rig.from_net(&answer).redirected(&expected);
     }
 }
@@ -78,10 +87,13 @@ fn both_are_answered(rig: &Rig, place: Place, proto: u8, to: [(IpAddr, u16); 2])
     assert!(PORTS.contains(&seen.1), "{seen:?}");
     out.redirected(&second.clone().from(seen).to(backend));
     let answer = Packet::new(proto, backend, client);
-    rig.from_pod(&answer).redirected(&answer.clone().from(to[0]));
+    rig.from_pod(&answer)
+        .redirected(&answer.clone().from(to[0]));
     let answer = Packet::new(proto, backend, seen);
-    rig.from_pod(&answer).redirected(&answer.clone().from(to[1]).to(client));
-    rig.from_pod(&second).redirected(&second.clone().from(seen).to(backend));
+    rig.from_pod(&answer)
+        .redirected(&answer.clone().from(to[1]).to(client));
+    rig.from_pod(&second)
+        .redirected(&second.clone().from(seen).to(backend));
 }
 
 #[test]
@@ -121,7 +133,8 @@ fn an_ended_connection_gives_its_ports_back() {
         rig.change_flows(|flow| flow.last_seen = flow.last_seen.saturating_sub(150_000_000_000));
         rig.from_pod(&two).redirected(&two.clone().to(backend));
         let answer = Packet::new(TCP, backend, client);
-        rig.from_pod(&answer).redirected(&answer.clone().from((place.service(2), 80)));
+        rig.from_pod(&answer)
+            .redirected(&answer.clone().from((place.service(2), 80)));
     }
 }
 
@@ -133,7 +146,11 @@ fn of_two_first_packets_at_once_one_decides() {
         for n in 1..=4 {
             rig.add_backend(n, (place.remote(u8::try_from(n).expect("small")), 53), UDP);
         }
-        rig.serve(&Service::new(1, place.service(1), 53, UDP).open().backends(&[1, 2, 3, 4]));
+        rig.serve(
+            &Service::new(1, place.service(1), 53, UDP)
+                .open()
+                .backends(&[1, 2, 3, 4]),
+        );
         let barrier = Barrier::new(2);
         let work = || {
             let send = |port| {
@@ -154,8 +171,11 @@ fn of_two_first_packets_at_once_one_decides() {
         assert_eq!(flows.len(), 2 * usize::from(FLOWS));
         for (key, flow) in flows {
             if flow.kind == kind::FORWARD {
-                let [src, dst] = [(flow.to.dst, flow.to.dport_be), (flow.to.src, flow.to.sport_be)]
-                    .map(|(addr, port_be)| (IpAddr::from(addr), u16::from_be(port_be)));
+                let [src, dst] = [
+                    (flow.to.dst, flow.to.dport_be),
+                    (flow.to.src, flow.to.sport_be),
+                ]
+                .map(|(addr, port_be)| (IpAddr::from(addr), u16::from_be(port_be)));
                 let answers = rig.flow(UDP, src, dst).expect("its answers are expected");
                 assert_eq!(answers.to, key.reversed());
             }

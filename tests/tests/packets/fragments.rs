@@ -13,7 +13,11 @@ use crate::{
 fn datagram(place: Place, from: (std::net::IpAddr, u16), to: (std::net::IpAddr, u16)) -> Packet {
     let mut packet = Packet::new(UDP, from, to);
     packet.id = 0x1234 + u16::from(place.is_v6());
-    packet.body = Body::Udp { ports: [from.1, to.1], summed: true, data: (0..100).collect() };
+    packet.body = Body::Udp {
+        ports: [from.1, to.1],
+        summed: true,
+        data: (0..100).collect(),
+    };
     packet
 }
 
@@ -22,7 +26,11 @@ fn rig(place: Place) -> Rig {
     rig.add_backend(1, (place.pod(2), 8080), UDP);
     rig.add_backend(2, (place.remote(2), 8080), UDP);
     rig.serve(&Service::new(1, place.service(1), 80, UDP).backends(&[1]));
-    rig.serve(&Service::new(2, place.service(2), 80, UDP).open().backends(&[2]));
+    rig.serve(
+        &Service::new(2, place.service(2), 80, UDP)
+            .open()
+            .backends(&[2]),
+    );
     rig
 }
 
@@ -30,7 +38,11 @@ fn rig(place: Place) -> Rig {
 fn of_a_translated_datagram_follow_the_first_both_ways() {
     for place in Place::BOTH {
         let rig = rig(place);
-        let (client, service, backend) = ((place.pod(1), 5), (place.service(1), 80), (place.pod(2), 8080));
+        let (client, service, backend) = (
+            (place.pod(1), 5),
+            (place.service(1), 80),
+            (place.pod(2), 8080),
+        );
         let sent = datagram(place, client, service);
         let seen = sent.clone().to(backend).fragments(48);
         for (piece, expected) in sent.fragments(48).iter().zip(&seen) {
@@ -51,13 +63,19 @@ fn of_a_translated_datagram_follow_the_first_both_ways() {
 fn from_outside_and_from_the_stack_too() {
     for place in Place::BOTH {
         let rig = rig(place);
-        let (client, service, backend) =
-            ((place.client(1), 5), (place.service(2), 80), (place.remote(2), 8080));
+        let (client, service, backend) = (
+            (place.client(1), 5),
+            (place.service(2), 80),
+            (place.remote(2), 8080),
+        );
         let sent = datagram(place, client, service);
         let pieces = sent.fragments(48);
         let first = rig.raw(2, &pieces[0]);
         let port = if place.is_v6() { 14 + 40 + 8 } else { 14 + 20 };
-        let seen = (place.node(), u16::from_be_bytes([first.frame[port], first.frame[port + 1]]));
+        let seen = (
+            place.node(),
+            u16::from_be_bytes([first.frame[port], first.frame[port + 1]]),
+        );
         let expected = sent.clone().from(seen).to(backend).hop().fragments(48);
         first.is(REDIRECT, &expected[0]);
         rig.raw(2, &pieces[1]).is(REDIRECT, &expected[1]);

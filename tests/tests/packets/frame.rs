@@ -43,12 +43,30 @@ pub(crate) struct Packet {
 /// What an IP packet carries.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Body {
-    Tcp { ports: [u16; 2], seq: u32, ack: u32, flags: u8, options: Vec<u8>, data: Vec<u8> },
+    Tcp {
+        ports: [u16; 2],
+        seq: u32,
+        ack: u32,
+        flags: u8,
+        options: Vec<u8>,
+        data: Vec<u8>,
+    },
     /// Without a checksum, if the sender wants none.
-    Udp { ports: [u16; 2], summed: bool, data: Vec<u8> },
-    Sctp { ports: [u16; 2], data: Vec<u8> },
+    Udp {
+        ports: [u16; 2],
+        summed: bool,
+        data: Vec<u8>,
+    },
+    Sctp {
+        ports: [u16; 2],
+        data: Vec<u8>,
+    },
     /// Type and code, the word behind the checksum, and what is quoted.
-    Icmp { kind: [u8; 2], word: u32, quote: Vec<u8> },
+    Icmp {
+        kind: [u8; 2],
+        word: u32,
+        quote: Vec<u8>,
+    },
     /// Whatever else.
     Raw(u8, Vec<u8>),
 }
@@ -64,10 +82,16 @@ impl Packet {
                 seq: 0x0102_0304,
                 ack: 0,
                 flags: SYN,
-                options: vec![2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7],
+                options: vec![
+                    2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7,
+                ],
                 data: Vec::new(),
             },
-            UDP => Body::Udp { ports, summed: true, data },
+            UDP => Body::Udp {
+                ports,
+                summed: true,
+                data,
+            },
             SCTP => Body::Sctp { ports, data },
             other => Body::Raw(other, data),
         };
@@ -85,7 +109,14 @@ impl Packet {
 
     /// A segment of an established TCP connection.
     pub(crate) fn segment(mut self, with: u8, payload: &[u8]) -> Self {
-        if let Body::Tcp { ack, flags, options, data, .. } = &mut self.body {
+        if let Body::Tcp {
+            ack,
+            flags,
+            options,
+            data,
+            ..
+        } = &mut self.body
+        {
             (*ack, *flags, *data) = (0x0a0b_0c0d, with, payload.to_vec());
             options.truncate(0);
         }
@@ -214,7 +245,14 @@ impl Packet {
     /// The protocol's number, and header and data of it.
     fn payload(&self) -> (u8, Vec<u8>) {
         match &self.body {
-            Body::Tcp { ports, seq, ack, flags, options, data } => {
+            Body::Tcp {
+                ports,
+                seq,
+                ack,
+                flags,
+                options,
+                data,
+            } => {
                 let words = u8::try_from(5 + options.len() / 4).expect("options fit");
                 let mut bytes = ports.map(u16::to_be_bytes).concat();
                 bytes.extend(seq.to_be_bytes());
@@ -224,13 +262,24 @@ impl Packet {
                 bytes.extend(data);
                 (TCP, self.summed(TCP, bytes, 16))
             }
-            Body::Udp { ports, summed, data } => {
+            Body::Udp {
+                ports,
+                summed,
+                data,
+            } => {
                 let length = u16::try_from(8 + data.len()).expect("a datagram's length");
                 let mut bytes = ports.map(u16::to_be_bytes).concat();
                 bytes.extend(length.to_be_bytes());
                 bytes.extend([0, 0]);
                 bytes.extend(data);
-                (UDP, if *summed { self.summed(UDP, bytes, 6) } else { bytes })
+                (
+                    UDP,
+                    if *summed {
+                        self.summed(UDP, bytes, 6)
+                    } else {
+                        bytes
+                    },
+                )
             }
             Body::Sctp { ports, data } => {
                 let mut bytes = ports.map(u16::to_be_bytes).concat();

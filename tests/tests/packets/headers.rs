@@ -24,9 +24,11 @@ fn rig(place: Place) -> Rig {
 /// Goes to the backend, and its answer comes back from the service.
 #[track_caller]
 fn is_served(rig: &Rig, place: Place, sent: &Packet) {
-    rig.from_pod(sent).redirected(&sent.clone().to((place.pod(2), 8080)));
+    rig.from_pod(sent)
+        .redirected(&sent.clone().to((place.pod(2), 8080)));
     let answer = sent.clone().to((place.pod(2), 8080)).answer();
-    rig.from_pod(&answer).redirected(&answer.clone().from((place.service(1), 80)));
+    rig.from_pod(&answer)
+        .redirected(&answer.clone().from((place.service(1), 80)));
 }
 
 #[test]
@@ -50,7 +52,10 @@ fn ipv6_extension_headers_in_every_combination() {
     for proto in [TCP, UDP, SCTP] {
         for set in 0..16 {
             let mut sent = Packet::new(proto, (place.pod(1), 5), (place.service(1), 80));
-            let chosen = known.iter().enumerate().filter(|(bit, _)| set >> bit & 1 == 1);
+            let chosen = known
+                .iter()
+                .enumerate()
+                .filter(|(bit, _)| set >> bit & 1 == 1);
             sent.extensions = chosen.map(|(_, number)| extension(*number)).collect();
             is_served(&rig, place, &sent);
         }

@@ -15,7 +15,12 @@ const CODES: [i32; 3] = [NEXT, DROP, REDIRECT];
 /// Packets of every kind, to a service and to none.
 fn samples(place: Place) -> Vec<Packet> {
     let mut samples = Vec::new();
-    for to in [(place.service(1), 80), (place.pod(2), 80), (place.remote(1), 80), (place.node(), 80)] {
+    for to in [
+        (place.service(1), 80),
+        (place.pod(2), 80),
+        (place.remote(1), 80),
+        (place.node(), 80),
+    ] {
         for proto in [TCP, UDP, SCTP] {
             let plain = Packet::new(proto, (place.pod(1), 5), to);
             let mut more = plain.clone();
@@ -36,7 +41,10 @@ fn samples(place: Place) -> Vec<Packet> {
 /// The samples' frames, and some of their fragments.
 fn frames(place: Place) -> Vec<Vec<u8>> {
     let samples = samples(place);
-    let fragments = samples.iter().step_by(3).flat_map(|packet| packet.fragments(16));
+    let fragments = samples
+        .iter()
+        .step_by(3)
+        .flat_map(|packet| packet.fragments(16));
     samples.iter().map(Packet::frame).chain(fragments).collect()
 }
 
@@ -59,10 +67,13 @@ fn cut_short_at_any_byte() {
             for length in ETHERNET..whole.len() {
                 let cut = &whole[..length];
                 for hook in 0..4 {
-                    let Some(out) = rig.any(hook, cut) else { continue };
+                    let Some(out) = rig.any(hook, cut) else {
+                        continue;
+                    };
                     assert!(CODES.contains(&out.code), "{packet:?} at {length}: {out:?}");
                     // Either it is not understood, or with its headers complete what it would be as a whole.
-                    let right = out.frame == cut || out.frame[..] == translated[..length.min(translated.len())];
+                    let right = out.frame == cut
+                        || out.frame[..] == translated[..length.min(translated.len())];
                     assert!(right || out.code == DROP, "{packet:?} at {length}: {out:?}");
                 }
             }
@@ -92,10 +103,18 @@ fn cut_short_to_a_service_without_ports() {
 
 /// A frame, where it is cut, and which bytes are others.
 fn mutations() -> impl Strategy<Value = (Index, Index, Vec<(Index, u8)>, usize)> {
-    (any::<Index>(), any::<Index>(), vec((any::<Index>(), any::<u8>()), 0..6), 0..4_usize)
+    (
+        any::<Index>(),
+        any::<Index>(),
+        vec((any::<Index>(), any::<u8>()), 0..6),
+        0..4_usize,
+    )
 }
 
-fn mutated(frames: &[Vec<u8>], (which, cut, bytes, _): &(Index, Index, Vec<(Index, u8)>, usize)) -> Vec<u8> {
+fn mutated(
+    frames: &[Vec<u8>],
+    (which, cut, bytes, _): &(Index, Index, Vec<(Index, u8)>, usize),
+) -> Vec<u8> {
     let mut frame = which.get(frames).clone();
     for (at, byte) in bytes {
         // The Ethernet header says what the rest is; the other headers come first.
@@ -110,7 +129,11 @@ fn mutated(frames: &[Vec<u8>], (which, cut, bytes, _): &(Index, Index, Vec<(Inde
 
 fn runner(cases: u32) -> TestRunner {
     // No file of earlier failures: the case is printed, and is one byte string.
-    TestRunner::new(ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() })
+    TestRunner::new(ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })
 }
 
 #[test]
@@ -121,12 +144,17 @@ fn without_services_nothing_is_ever_changed() {
         let check = |mutation: (Index, Index, Vec<(Index, u8)>, usize)| {
             let frame = mutated(&frames, &mutation);
             if let Some(out) = rig.any(mutation.3, &frame) {
-                prop_assert!([NEXT, REDIRECT].contains(&out.code), "{frame:02x?} became {out:?}");
+                prop_assert!(
+                    [NEXT, REDIRECT].contains(&out.code),
+                    "{frame:02x?} became {out:?}"
+                );
                 prop_assert_eq!(&out.frame, &frame);
             }
             Ok(())
         };
-        runner(3000).run(&mutations(), check).unwrap_or_else(|failure| panic!("{failure}"));
+        runner(3000)
+            .run(&mutations(), check)
+            .unwrap_or_else(|failure| panic!("{failure}"));
     }
 }
 
@@ -138,7 +166,9 @@ fn with_services_every_verdict_is_one_of_ours() {
         let addresses = [place.service(1), place.pod(2), place.node()].map(crate::checksum::octets);
         let check = |mutation: (Index, Index, Vec<(Index, u8)>, usize)| {
             let frame = mutated(&frames, &mutation);
-            let Some(out) = rig.any(mutation.3, &frame) else { return Ok(()) };
+            let Some(out) = rig.any(mutation.3, &frame) else {
+                return Ok(());
+            };
             prop_assert!(CODES.contains(&out.code), "{frame:02x?} became {out:?}");
             // What names no address of ours is nothing of ours.
             let named = |addr: &Vec<u8>| frame.windows(addr.len()).any(|bytes| bytes == addr);
@@ -149,6 +179,8 @@ fn with_services_every_verdict_is_one_of_ours() {
             prop_assert!(out.code != NEXT || out.frame.len() == frame.len());
             Ok(())
         };
-        runner(3000).run(&mutations(), check).unwrap_or_else(|failure| panic!("{failure}"));
+        runner(3000)
+            .run(&mutations(), check)
+            .unwrap_or_else(|failure| panic!("{failure}"));
     }
 }

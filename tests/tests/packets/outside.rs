@@ -31,7 +31,11 @@ fn each(
                 rig.serve(&service.clone().backends(&[1]));
                 let port = 50000 + u16::try_from(service.id).expect("small");
                 let client = (place.client(1), port);
-                check(&rig, [client, (service.addr, service.port), (backend(place), 8080)], proto);
+                check(
+                    &rig,
+                    [client, (service.addr, service.port), (backend(place), 8080)],
+                    proto,
+                );
                 assert_eq!(rig.counters(service.id), (1, 0));
             }
         }
@@ -40,31 +44,41 @@ fn each(
 
 #[test]
 fn to_a_pod_of_the_node_the_source_is_kept() {
-    each(|place| place.pod(2), |rig, [client, service, backend], proto| {
-        let sent = Packet::new(proto, client, service);
-        let answer = Packet::new(proto, backend, client);
-        for _ in 0..2 {
-            rig.from_net(&sent).redirected(&sent.clone().to(backend));
-            // The stack would not send what comes from its own address.
-            rig.from_pod(&answer).redirected(&answer.clone().from(service).hop());
-        }
-    });
+    each(
+        |place| place.pod(2),
+        |rig, [client, service, backend], proto| {
+            let sent = Packet::new(proto, client, service);
+            let answer = Packet::new(proto, backend, client);
+            for _ in 0..2 {
+                rig.from_net(&sent).redirected(&sent.clone().to(backend));
+                // The stack would not send what comes from its own address.
+                rig.from_pod(&answer)
+                    .redirected(&answer.clone().from(service).hop());
+            }
+        },
+    );
 }
 
 #[test]
 fn to_another_node_as_one_of_this_node() {
-    each(|place| place.remote(1), |rig, [client, service, backend], proto| {
-        let sent = Packet::new(proto, client, service);
-        let out = rig.from_net(&sent);
-        let seen = (rig.place.node(), ports(&out.frame)[0]);
-        assert!(PORTS.contains(&seen.1), "{seen:?}");
-        out.redirected(&sent.clone().from(seen).to(backend).hop());
-        let answer = Packet::new(proto, backend, seen).segment(SYN | ACK, b"");
-        rig.from_net(&answer).redirected(&answer.clone().from(service).to(client).hop());
-        let more = sent.segment(ACK, b"odd");
-        rig.from_net(&more).redirected(&more.clone().from(seen).to(backend).hop());
-        rig.from_net(&answer).redirected(&answer.clone().from(service).to(client).hop());
-    });
+    each(
+        |place| place.remote(1),
+        |rig, [client, service, backend], proto| {
+            let sent = Packet::new(proto, client, service);
+            let out = rig.from_net(&sent);
+            let seen = (rig.place.node(), ports(&out.frame)[0]);
+            assert!(PORTS.contains(&seen.1), "{seen:?}");
+            out.redirected(&sent.clone().from(seen).to(backend).hop());
+            let answer = Packet::new(proto, backend, seen).segment(SYN | ACK, b"");
+            rig.from_net(&answer)
+                .redirected(&answer.clone().from(service).to(client).hop());
+            let more = sent.segment(ACK, b"odd");
+            rig.from_net(&more)
+                .redirected(&more.clone().from(seen).to(backend).hop());
+            rig.from_net(&answer)
+                .redirected(&answer.clone().from(service).to(client).hop());
+        },
+    );
 }
 
 #[test]
@@ -84,12 +98,26 @@ fn the_two_scopes_are_two_lists() {
         rig.add_backend(1, (place.pod(2), 8080), UDP);
         rig.add_backend(2, (place.remote(2), 8080), UDP);
         let service = Service::new(1, place.service(9), 80, UDP).open();
-        rig.serve(&Service { scopes: &[scope::INTERNAL], ..service.clone() }.backends(&[2]));
-        rig.serve(&Service { scopes: &[scope::EXTERNAL], ..service }.backends(&[1]));
+        rig.serve(
+            &Service {
+                scopes: &[scope::INTERNAL],
+                ..service.clone()
+            }
+            .backends(&[2]),
+        );
+        rig.serve(
+            &Service {
+                scopes: &[scope::EXTERNAL],
+                ..service
+            }
+            .backends(&[1]),
+        );
         let inside = Packet::new(UDP, (place.pod(1), 5), (place.service(9), 80));
-        rig.from_pod(&inside).passes(&inside.clone().to((place.remote(2), 8080)));
+        rig.from_pod(&inside)
+            .passes(&inside.clone().to((place.remote(2), 8080)));
         let outside = Packet::new(UDP, (place.client(1), 5), (place.service(9), 80));
-        rig.from_net(&outside).redirected(&outside.clone().to((place.pod(2), 8080)));
+        rig.from_net(&outside)
+            .redirected(&outside.clone().to((place.pod(2), 8080)));
     }
 }
 
@@ -99,8 +127,16 @@ fn local_policy_without_local_endpoints_is_silence() {
         let mut rig = Rig::new(place);
         let service = Service::new(7, place.node(), 30080, TCP).open();
         rig.serve(&service.verdict(Verdict::NoLocalEndpoints));
-        rig.from_net(&Packet::new(TCP, (place.client(1), 5), (place.node(), 30080))).dropped();
-        assert_eq!((rig.counters(7), rig.count(Verdict::NoLocalEndpoints)), ((0, 1), 1));
+        rig.from_net(&Packet::new(
+            TCP,
+            (place.client(1), 5),
+            (place.node(), 30080),
+        ))
+        .dropped();
+        assert_eq!(
+            (rig.counters(7), rig.count(Verdict::NoLocalEndpoints)),
+            ((0, 1), 1)
+        );
     }
 }
 
@@ -112,20 +148,36 @@ fn source_ranges_let_in_whom_they_name() {
         let long = if place.is_v6() { 128 } else { 32 };
         let service = Service {
             ranges: vec![(place.client(7), long), (place.pod(0), long - 8)],
-            ..Service::new(1, place.service(9), 80, TCP).open().backends(&[1])
+            ..Service::new(1, place.service(9), 80, TCP)
+                .open()
+                .backends(&[1])
         };
         rig.serve(&service);
         // Another service's ranges are no business of this one's.
         rig.serve(&Service {
             ranges: vec![(place.client(8), long)],
-            ..Service::new(2, place.service(10), 80, TCP).open().backends(&[1])
+            ..Service::new(2, place.service(10), 80, TCP)
+                .open()
+                .backends(&[1])
         });
         let to = (place.service(9), 80);
-        assert_eq!(rig.from_net(&Packet::new(TCP, (place.client(7), 5), to)).code, REDIRECT);
-        assert_eq!(rig.from_pod(&Packet::new(TCP, (place.pod(3), 5), to)).code, REDIRECT);
-        rig.from_net(&Packet::new(TCP, (place.client(8), 5), to)).dropped();
-        rig.from_pod(&Packet::new(TCP, (place.remote(8), 5), to)).dropped();
-        assert_eq!((rig.counters(1), rig.count(Verdict::SourceDenied)), ((2, 2), 2));
+        assert_eq!(
+            rig.from_net(&Packet::new(TCP, (place.client(7), 5), to))
+                .code,
+            REDIRECT
+        );
+        assert_eq!(
+            rig.from_pod(&Packet::new(TCP, (place.pod(3), 5), to)).code,
+            REDIRECT
+        );
+        rig.from_net(&Packet::new(TCP, (place.client(8), 5), to))
+            .dropped();
+        rig.from_pod(&Packet::new(TCP, (place.remote(8), 5), to))
+            .dropped();
+        assert_eq!(
+            (rig.counters(1), rig.count(Verdict::SourceDenied)),
+            ((2, 2), 2)
+        );
         assert_eq!(rig.flows().len(), 4, "who was not let in is not remembered");
     }
 }
@@ -135,12 +187,21 @@ fn the_nodes_own_traffic_is_left_alone_and_not_remembered() {
     for place in Place::BOTH {
         let mut rig = Rig::new(place);
         rig.add_backend(1, (place.pod(2), 8080), TCP);
-        rig.serve(&Service::new(1, place.node(), 30080, TCP).open().backends(&[1]));
-        for to in [(place.node(), 22), (place.service(5), 80), (place.client(9), 80)] {
+        rig.serve(
+            &Service::new(1, place.node(), 30080, TCP)
+                .open()
+                .backends(&[1]),
+        );
+        for to in [
+            (place.node(), 22),
+            (place.service(5), 80),
+            (place.client(9), 80),
+        ] {
             for proto in [TCP, UDP] {
                 let packet = Packet::new(proto, (place.client(1), 5), to);
                 rig.from_net(&packet).passes(&packet);
-                rig.to_net(&packet.clone().answer()).passes(&packet.answer());
+                rig.to_net(&packet.clone().answer())
+                    .passes(&packet.answer());
             }
         }
         assert_eq!(rig.flows().len(), 0);
@@ -157,8 +218,16 @@ fn few_ports(place: Place, proto: u8, ports: u16) -> Rig {
     rig.configure(|config| config.masquerade_port_last = config.masquerade_port_first + ports - 1);
     rig.add_backend(1, (place.remote(1), 8080), proto);
     rig.add_backend(2, (place.remote(2), 8080), proto);
-    rig.serve(&Service::new(1, place.service(9), 80, proto).open().backends(&[1]));
-    rig.serve(&Service::new(2, place.service(9), 81, proto).open().backends(&[2]));
+    rig.serve(
+        &Service::new(1, place.service(9), 80, proto)
+            .open()
+            .backends(&[1]),
+    );
+    rig.serve(
+        &Service::new(2, place.service(9), 81, proto)
+            .open()
+            .backends(&[2]),
+    );
     rig
 }
 
@@ -167,9 +236,11 @@ fn masquerade_ports_are_used_up_and_counted() {
     for place in Place::BOTH {
         for proto in [TCP, UDP] {
             let mut rig = few_ports(place, proto, 16);
-            let sent = |n: u8, port| Packet::new(proto, (place.client(n), 5), (place.service(9), port));
-            let mut used: Vec<u16> =
-                (1..=16).map(|n| ports(&rig.from_net(&sent(n, 80)).frame)[0]).collect();
+            let sent =
+                |n: u8, port| Packet::new(proto, (place.client(n), 5), (place.service(9), port));
+            let mut used: Vec<u16> = (1..=16)
+                .map(|n| ports(&rig.from_net(&sent(n, 80)).frame)[0])
+                .collect();
             used.sort_unstable();
             let all: Vec<u16> = (*PORTS.start()..).take(16).collect();
             assert_eq!(used, all, "every port once");
@@ -179,7 +250,9 @@ fn masquerade_ports_are_used_up_and_counted() {
             // Towards another backend all of them are free.
             assert_eq!(rig.from_net(&sent(17, 81)).code, REDIRECT);
             // What has been silent for minutes gives way.
-            rig.change_flows(|flow| flow.last_seen = flow.last_seen.saturating_sub(150_000_000_000));
+            rig.change_flows(|flow| {
+                flow.last_seen = flow.last_seen.saturating_sub(150_000_000_000)
+            });
             assert_eq!(rig.from_net(&sent(18, 80)).code, REDIRECT);
         }
     }
@@ -193,7 +266,10 @@ fn a_quiet_connection_keeps_its_masquerade_port_until_it_ends() {
         let sent = Packet::new(TCP, client, service);
         let seen = (place.node(), ports(&rig.from_net(&sent).frame)[0]);
         let answer = Packet::new(TCP, (place.remote(1), 8080), seen);
-        assert_eq!(rig.from_net(&answer.clone().segment(SYN | ACK, b"")).code, REDIRECT);
+        assert_eq!(
+            rig.from_net(&answer.clone().segment(SYN | ACK, b"")).code,
+            REDIRECT
+        );
         let quiet = |flow: &mut weir_abi::Flow| {
             flow.last_seen = flow.last_seen.saturating_sub(150_000_000_000);
         };
@@ -216,14 +292,26 @@ fn without_an_address_of_the_family_nothing_is_masqueraded() {
             config.masquerade_v4.0 = [0; 16];
             config.masquerade_v6.0 = [0; 16];
         });
-        rig.from_net(&Packet::new(UDP, (place.client(1), 5), (place.service(9), 80))).dropped();
+        rig.from_net(&Packet::new(
+            UDP,
+            (place.client(1), 5),
+            (place.service(9), 80),
+        ))
+        .dropped();
         assert_eq!(rig.count(Verdict::MasqueradeExhausted), 1);
         assert_eq!(rig.flows().len(), 0);
     }
 }
 
 /// What the node tells the sender of a packet.
-fn told(place: Place, about: &Packet, v4: [u8; 2], v6: [u8; 2], word: u32, quoted: usize) -> Packet {
+fn told(
+    place: Place,
+    about: &Packet,
+    v4: [u8; 2],
+    v6: [u8; 2],
+    word: u32,
+    quoted: usize,
+) -> Packet {
     Packet {
         mac: [about.mac[1], about.mac[0]],
         src: place.node(),
@@ -251,12 +339,20 @@ fn a_packet_too_big_for_the_way_is_answered_as_it_was_sent() {
         let fits = sent.clone().segment(ACK, &vec![0; 1400 - headers]);
         assert_eq!(rig.from_net(&fits).code, REDIRECT);
         let big = sent.segment(ACK, &vec![0; 1401 - headers]);
-        rig.from_net(&big).redirected(&told(place, &big, [3, 4], [2, 0], 1400, 20));
+        rig.from_net(&big)
+            .redirected(&told(place, &big, [3, 4], [2, 0], 1400, 20));
         // What was put together on the way is cut again.
         let segment = u32::try_from(1400 - headers).expect("small");
-        assert_eq!(rig.from_net_in_segments(&big, segment).frame.len(), big.frame().len());
+        assert_eq!(
+            rig.from_net_in_segments(&big, segment).frame.len(),
+            big.frame().len()
+        );
         let out = rig.from_net_in_segments(&big, segment + 1);
-        assert_ne!(out.frame.len(), big.frame().len(), "its segments are too big");
+        assert_ne!(
+            out.frame.len(),
+            big.frame().len(),
+            "its segments are too big"
+        );
     }
 }
 
@@ -266,7 +362,8 @@ fn a_packet_whose_time_is_over_is_answered_as_it_was_sent() {
         let rig = few_ports(place, UDP, 16);
         let mut sent = Packet::new(UDP, (place.client(1), 5), (place.service(9), 80));
         sent.ttl = 1;
-        rig.from_net(&sent).redirected(&told(place, &sent, [11, 0], [3, 0], 0, 8));
+        rig.from_net(&sent)
+            .redirected(&told(place, &sent, [11, 0], [3, 0], 0, 8));
     }
 }
 
@@ -274,10 +371,19 @@ fn a_packet_whose_time_is_over_is_answered_as_it_was_sent() {
 fn without_a_route_the_stack_has_the_say() {
     for place in Place::BOTH {
         let mut rig = Rig::new(place);
-        rig.ip(["route", "add", "unreachable", &format!("{}", place.remote(9))]);
+        rig.ip([
+            "route",
+            "add",
+            "unreachable",
+            &format!("{}", place.remote(9)),
+        ]);
         rig.add_backend(1, (place.remote(9), 8080), UDP);
         rig.serve(&Service::new(1, place.service(9), 80, UDP).backends(&[1]));
-        let out = rig.from_net(&Packet::new(UDP, (place.client(1), 5), (place.service(9), 80)));
+        let out = rig.from_net(&Packet::new(
+            UDP,
+            (place.client(1), 5),
+            (place.service(9), 80),
+        ));
         assert_eq!(out.code, NEXT);
     }
 }

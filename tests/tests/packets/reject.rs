@@ -23,7 +23,15 @@ fn reset(of: &Packet, seq: u32, ack: u32, flags: u8) -> Packet {
     let mut reset = of.clone().answer();
     reset.mac.swap(0, 1);
     reset.ttl = 64;
-    let Body::Tcp { seq: s, ack: a, flags: f, .. } = &mut reset.body else { panic!("a segment") };
+    let Body::Tcp {
+        seq: s,
+        ack: a,
+        flags: f,
+        ..
+    } = &mut reset.body
+    else {
+        panic!("a segment")
+    };
     (*s, *a, *f) = (seq, ack, flags);
     reset
 }
@@ -57,9 +65,11 @@ fn connections_are_reset() {
             rig.from_net(&syn).redirected(&refused);
             // Data with an acknowledgement, odd in length; and without one, with an end.
             let data = syn.clone().segment(ACK, b"hello");
-            rig.from_pod(&data).redirected(&reset(&data, 0x0a0b_0c0d, 0, RST));
+            rig.from_pod(&data)
+                .redirected(&reset(&data, 0x0a0b_0c0d, 0, RST));
             let end = syn.clone().segment(FIN, b"hello");
-            rig.from_pod(&end).redirected(&reset(&end, 0, 0x0102_0304 + 6, RST | ACK));
+            rig.from_pod(&end)
+                .redirected(&reset(&end, 0, 0x0102_0304 + 6, RST | ACK));
             // Resets are not answered.
             rig.from_pod(&syn.segment(RST, b"")).dropped();
             assert_eq!(rig.count(reason), 5);
@@ -94,7 +104,11 @@ fn datagrams_are_answered_with_port_unreachable() {
         }
         // An empty datagram is shorter than what it is answered with.
         let mut sent = Packet::new(UDP, (place.pod(1), 5), (place.service(1), 80));
-        sent.body = Body::Udp { ports: [5, 80], summed: true, data: Vec::new() };
+        sent.body = Body::Udp {
+            ports: [5, 80],
+            summed: true,
+            data: Vec::new(),
+        };
         rig.from_pod(&sent).redirected(&unreachable(&sent, 8));
         assert_eq!(rig.counters(1), (0, 5));
     }
@@ -110,7 +124,8 @@ fn options_and_extension_headers_are_quoted_too() {
         rig.from_pod(&sent).redirected(&unreachable(&sent, 8));
         let mut syn = Packet::new(TCP, (place.pod(1), 5), (place.service(1), 80));
         (syn.options, syn.extensions) = (sent.options, sent.extensions);
-        rig.from_pod(&syn).redirected(&reset(&syn, 0, 0x0102_0305, RST | ACK));
+        rig.from_pod(&syn)
+            .redirected(&reset(&syn, 0, 0x0102_0305, RST | ACK));
     }
 }
 
@@ -138,7 +153,8 @@ fn tables_that_do_not_fit_together_translate_nothing() {
         rig.serve(&service);
         // The slot leads to a backend that is not in use.
         rig.retire(1);
-        rig.from_pod(&Packet::new(UDP, (place.pod(1), 5), (place.service(1), 80))).dropped();
+        rig.from_pod(&Packet::new(UDP, (place.pod(1), 5), (place.service(1), 80)))
+            .dropped();
         assert_eq!(rig.count(Verdict::InconsistentTables), 1);
         assert_eq!(rig.flows().len(), 0);
     }

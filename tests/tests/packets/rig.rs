@@ -24,7 +24,12 @@ pub(crate) const REDIRECT: i32 = 7;
 /// Masquerade ports of the node.
 pub(crate) const PORTS: std::ops::RangeInclusive<u16> = 61000..=61999;
 
-const PROGRAMS: [&str; 4] = ["weir_from_pod", "weir_to_pod", "weir_from_net", "weir_to_net"];
+const PROGRAMS: [&str; 4] = [
+    "weir_from_pod",
+    "weir_to_pod",
+    "weir_from_net",
+    "weir_to_net",
+];
 
 /// Small tables: a test fills few elements, and the full ones are many megabytes each.
 const CAPACITY: u32 = 1024;
@@ -131,18 +136,23 @@ impl Rig {
         let mut context = [0; 192];
         context[IFINDEX..IFINDEX + 4].copy_from_slice(&self.device.to_ne_bytes());
         context[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&segment.to_ne_bytes());
-        let program = self.ebpf.program(program).expect("the object has the program");
+        let program = self
+            .ebpf
+            .program(program)
+            .expect("the object has the program");
         let program: &SchedClassifier = program.try_into().expect("a tc program");
         let mut out = vec![0; frame.len() + 256];
-        let result = program
-            .test_run(TestRunOptions {
-                data_in: Some(frame),
-                data_out: Some(&mut out),
-                ctx_in: Some(&context),
-                ..TestRunOptions::default()
-            })?;
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        })?;
         out.truncate(result.data_size_out as usize);
-        Ok(Out { code: result.return_value.cast_signed(), frame: out })
+        Ok(Out {
+            code: result.return_value.cast_signed(),
+            frame: out,
+        })
     }
 
     /// Something a pod sends.
@@ -187,15 +197,21 @@ impl Rig {
 
     pub(crate) fn set_pod(&mut self, addr: IpAddr, ifindex: u32) {
         let endpoint = Endpoint { ifindex, flags: 0 };
-        self.endpoints.insert(Address::from(addr), endpoint, 0).expect("ENDPOINTS is written");
+        self.endpoints
+            .insert(Address::from(addr), endpoint, 0)
+            .expect("ENDPOINTS is written");
     }
 
     pub(crate) fn remove_pod(&mut self, addr: IpAddr) {
-        self.endpoints.remove(&Address::from(addr)).expect("ENDPOINTS is written");
+        self.endpoints
+            .remove(&Address::from(addr))
+            .expect("ENDPOINTS is written");
     }
 
     pub(crate) fn set_backend(&mut self, id: u32, backend: Backend) {
-        self.backends.set(id, backend, 0).expect("BACKENDS is written");
+        self.backends
+            .set(id, backend, 0)
+            .expect("BACKENDS is written");
     }
 
     pub(crate) fn backend(&self, id: u32) -> Backend {
@@ -218,7 +234,10 @@ impl Rig {
 
     /// Everything that is remembered.
     pub(crate) fn flows(&self) -> Vec<(FlowKey, Flow)> {
-        self.flows.iter().collect::<Result<_, _>>().expect("FLOWS is read")
+        self.flows
+            .iter()
+            .collect::<Result<_, _>>()
+            .expect("FLOWS is read")
     }
 
     /// What is remembered of packets like this one.
@@ -236,19 +255,27 @@ impl Rig {
 
     /// Forgets it, as a full table does.
     pub(crate) fn evict(&mut self, proto: u8, src: (IpAddr, u16), dst: (IpAddr, u16)) {
-        self.flows.remove(&flow_key(proto, src, dst)).expect("the flow is there");
+        self.flows
+            .remove(&flow_key(proto, src, dst))
+            .expect("the flow is there");
     }
 
     /// How often the verdict was given.
     pub(crate) fn count(&self, verdict: Verdict) -> u64 {
-        let values = self.verdicts.get(&(verdict as u32), 0).expect("VERDICTS is read");
+        let values = self
+            .verdicts
+            .get(&(verdict as u32), 0)
+            .expect("VERDICTS is read");
         values.iter().sum()
     }
 
     /// Connections of a service port: sent to a backend, and refused.
     pub(crate) fn counters(&self, id: u32) -> (u64, u64) {
         let values = self.counters.get(&id, 0).expect("SERVICE_COUNTERS is read");
-        (values.iter().map(|v| v.translated).sum(), values.iter().map(|v| v.refused).sum())
+        (
+            values.iter().map(|v| v.translated).sum(),
+            values.iter().map(|v| v.refused).sum(),
+        )
     }
 }
 
@@ -274,7 +301,11 @@ impl Out {
     pub(crate) fn is(&self, code: i32, frame: &[u8]) {
         let same = self.code == code && self.frame == frame;
         let (got, wanted) = (hex(&self.frame), hex(frame));
-        assert!(same, "\n   got {:2} {got}\nwanted {code:2} {wanted}", self.code);
+        assert!(
+            same,
+            "\n   got {:2} {got}\nwanted {code:2} {wanted}",
+            self.code
+        );
     }
 }
 
@@ -309,7 +340,11 @@ fn load(program: &mut SchedClassifier) {
 fn ip<'a>(arguments: impl IntoIterator<Item = &'a str>) {
     let mut ip = Command::new("ip");
     let done = ip.args(arguments).output().expect("iproute2 is installed");
-    assert!(done.status.success(), "{ip:?}: {}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.status.success(),
+        "{ip:?}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
 }
 
 /// Moves this thread, which is the test's own, to a new network namespace with one device and routes; both go with it. The

@@ -91,14 +91,25 @@ impl Rig {
         }
         for (addr, prefix) in &service.ranges {
             let bits = if addr.is_ipv4() { 96 } else { 0 } + u32::from(*prefix);
-            let key = SourceRangeKey { id: service.id, addr: (*addr).into() };
+            let key = SourceRangeKey {
+                id: service.id,
+                addr: (*addr).into(),
+            };
             let key = aya::maps::lpm_trie::Key::new(32 + bits, key);
-            self.ranges.insert(&key, 1, 0).expect("SOURCE_RANGES is written");
+            self.ranges
+                .insert(&key, 1, 0)
+                .expect("SOURCE_RANGES is written");
         }
-        let list = if service.affinity == 0 { 0 } else { 2 * service.id };
+        let list = if service.affinity == 0 {
+            0
+        } else {
+            2 * service.id
+        };
         if service.affinity != 0 {
             for &backend_id in &service.backends {
-                self.members.insert(MemberKey { list, backend_id }, 1, 0).expect("MEMBERS is written");
+                self.members
+                    .insert(MemberKey { list, backend_id }, 1, 0)
+                    .expect("MEMBERS is written");
             }
         }
         for &scope in service.scopes {
@@ -112,13 +123,28 @@ impl Rig {
             let mut entry = ServiceEntry::new(&key, service.id, offset, count, service.verdict);
             entry.list = list;
             entry.affinity_timeout = service.affinity;
-            entry.flags = if service.affinity == 0 { 0 } else { flags::AFFINITY }
-                | if service.maglev { flags::MAGLEV } else { 0 }
-                | if service.ranges.is_empty() { 0 } else { flags::SOURCE_RANGES };
-            self.services.insert(key, entry.sealed(&key), 0).expect("SERVICES is written");
-            let key = ServiceKey { port_be: 0, proto: proto::ANY, ..key };
+            entry.flags = if service.affinity == 0 {
+                0
+            } else {
+                flags::AFFINITY
+            } | if service.maglev { flags::MAGLEV } else { 0 }
+                | if service.ranges.is_empty() {
+                    0
+                } else {
+                    flags::SOURCE_RANGES
+                };
+            self.services
+                .insert(key, entry.sealed(&key), 0)
+                .expect("SERVICES is written");
+            let key = ServiceKey {
+                port_be: 0,
+                proto: proto::ANY,
+                ..key
+            };
             let entry = ServiceEntry::new(&key, 0, 0, 0, service.other_ports);
-            self.services.insert(key, entry, 0).expect("SERVICES is written");
+            self.services
+                .insert(key, entry, 0)
+                .expect("SERVICES is written");
         }
     }
 

@@ -2,6 +2,18 @@
 #![no_std]
 #![no_main]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the attribute macros hand contexts over by value"
+)]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key passed by value is copied to a stack of 512 bytes, for each call"
+)]
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "a field of the context, or several of a map's value, through one pointer that is valid for one reason"
+)]
 
 mod deliver;
 mod flow;

@@ -34,7 +34,7 @@ fn sticky(place: Place) -> Service {
 /// The backend that a packet got, by its address's last byte.
 fn chosen(rig: &Rig, place: Place, from: (u8, u16), to: u8) -> u8 {
     let sent = Packet::new(TCP, (place.pod(from.0), from.1), (place.service(to), 80));
-    let out = rig.from_pod(&sent).frame;
+    let out = rig.pod_sends(&sent).frame;
     out[if place.is_v6() { 14 + 39 } else { 14 + 19 }]
 }
 
@@ -211,7 +211,7 @@ fn datagrams_too() {
         });
         let mut frames: Vec<Vec<u8>> = (1000..1020)
             .map(|port| Packet::new(UDP, (place.pod(1), port), (place.service(1), 53)))
-            .map(|sent| rig.from_pod(&sent).frame)
+            .map(|sent| rig.pod_sends(&sent).frame)
             .map(|frame| frame[14 + if place.is_v6() { 36 } else { 16 }..][..4].to_vec())
             .collect();
         frames.dedup();

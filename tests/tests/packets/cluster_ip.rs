@@ -37,15 +37,15 @@ fn to_a_pod_of_the_node_and_back() {
             let (client, service) = ((place.pod(1), CLIENT_PORT), (place.service(1), 80));
             let backend = (place.pod(2), port);
             let sent = Packet::new(proto, client, service);
-            rig.from_pod(&sent).redirected(&sent.clone().to(backend));
+            rig.pod_sends(&sent).redirected(&sent.clone().to(backend));
             let answer = Packet::new(proto, backend, client);
-            rig.from_pod(&answer)
+            rig.pod_sends(&answer)
                 .redirected(&answer.clone().from(service));
             // Again: now by what is remembered.
             let sent = sent.segment(ACK, b"once more");
-            rig.from_pod(&sent).redirected(&sent.clone().to(backend));
+            rig.pod_sends(&sent).redirected(&sent.clone().to(backend));
             let answer = answer.segment(ACK | FIN, b"odd");
-            rig.from_pod(&answer)
+            rig.pod_sends(&answer)
                 .redirected(&answer.clone().from(service));
 
             assert_eq!(rig.counters(10 + id), (1, 0), "one connection each");
@@ -76,13 +76,13 @@ fn through_the_stack_where_packets_are_not_handed_over() {
             let (client, service) = ((place.pod(1), CLIENT_PORT), (place.service(1), 80));
             let backend = (place.pod(2), port);
             let sent = Packet::new(proto, client, service);
-            rig.from_pod(&sent).passes(&sent.clone().to(backend));
+            rig.pod_sends(&sent).passes(&sent.clone().to(backend));
             let answer = Packet::new(proto, backend, client);
-            rig.from_pod(&answer).passes(&answer.clone().from(service));
+            rig.pod_sends(&answer).passes(&answer.clone().from(service));
             // The stack sends the translated packets to the pods: they are left alone.
-            rig.to_pod(&sent.clone().to(backend))
+            rig.node_sends_pod(&sent.clone().to(backend))
                 .passes(&sent.clone().to(backend));
-            rig.to_pod(&answer.clone().from(service))
+            rig.node_sends_pod(&answer.clone().from(service))
                 .passes(&answer.clone().from(service));
         }
     }
@@ -96,12 +96,13 @@ fn to_another_node_and_back() {
             let (client, service) = ((place.pod(1), CLIENT_PORT), (place.service(2), 80));
             let backend = (place.remote(1), port);
             let sent = Packet::new(proto, client, service);
-            rig.from_pod(&sent).passes(&sent.clone().to(backend));
-            rig.to_net(&sent.clone().to(backend))
+            rig.pod_sends(&sent).passes(&sent.clone().to(backend));
+            rig.node_sends_out(&sent.clone().to(backend))
                 .passes(&sent.clone().to(backend));
             let answer = Packet::new(proto, backend, client);
-            rig.from_net(&answer).passes(&answer);
-            rig.to_pod(&answer).passes(&answer.clone().from(service));
+            rig.arrives(&answer).passes(&answer);
+            rig.node_sends_pod(&answer)
+                .passes(&answer.clone().from(service));
         }
     }
 }
@@ -114,9 +115,10 @@ fn to_the_nodes_own_server_and_back() {
             let (client, service) = ((place.pod(1), CLIENT_PORT), (place.service(4), 80));
             let backend = (place.node(), port);
             let sent = Packet::new(proto, client, service);
-            rig.from_pod(&sent).passes(&sent.clone().to(backend));
+            rig.pod_sends(&sent).passes(&sent.clone().to(backend));
             let answer = Packet::new(proto, backend, client);
-            rig.to_pod(&answer).passes(&answer.clone().from(service));
+            rig.node_sends_pod(&answer)
+                .passes(&answer.clone().from(service));
         }
     }
 }
@@ -132,19 +134,19 @@ fn to_oneself_and_back() {
             let (client, service) = ((place.pod(1), CLIENT_PORT), (place.service(3), 80));
             let backend = (place.pod(1), port);
             let sent = Packet::new(proto, client, service);
-            let out = rig.from_pod(&sent);
+            let out = rig.pod_sends(&sent);
             let seen = (place.node(), ports(&out.frame)[0]);
             assert!(PORTS.contains(&seen.1), "{seen:?}");
             out.redirected(&sent.clone().from(seen).to(backend));
             let answer = Packet::new(proto, backend, seen);
-            rig.from_pod(&answer)
+            rig.pod_sends(&answer)
                 .redirected(&answer.clone().from(service).to(client));
             // Also when pods have come and gone.
             rig.configure(|config| config.epoch += 1);
             let more = sent.segment(ACK, b"more");
-            rig.from_pod(&more)
+            rig.pod_sends(&more)
                 .redirected(&more.clone().from(seen).to(backend));
-            rig.from_pod(&answer)
+            rig.pod_sends(&answer)
                 .redirected(&answer.clone().from(service).to(client));
         }
     }
@@ -158,8 +160,8 @@ fn packets_to_pods_are_handed_over_untouched() {
             let local = Packet::new(proto, (place.pod(1), 7), (place.pod(3), port));
             let away = Packet::new(proto, (place.pod(1), 7), (place.remote(3), port));
             for _ in 0..3 {
-                rig.from_pod(&local).redirected(&local);
-                rig.from_pod(&away).passes(&away);
+                rig.pod_sends(&local).redirected(&local);
+                rig.pod_sends(&away).passes(&away);
             }
             let flow = rig.flow(proto, (place.pod(1), 7), (place.pod(3), port));
             let flow = flow.expect("it is remembered");
@@ -169,13 +171,13 @@ fn packets_to_pods_are_handed_over_untouched() {
                 (kind::DIRECT, 3, bytes)
             );
             // What comes in for pods is not looked at any further.
-            rig.from_net(&away).passes(&away);
+            rig.arrives(&away).passes(&away);
         }
         assert_eq!(rig.flows().len(), 6);
         assert_eq!(rig.count(Verdict::Translate), 0);
         rig.configure(|config| config.flags = 0);
         let local = Packet::new(UDP, (place.pod(1), 8), (place.pod(3), 8));
-        rig.from_pod(&local).passes(&local);
+        rig.pod_sends(&local).passes(&local);
     }
 }
 
@@ -185,10 +187,10 @@ fn addressed_to_another_port_of_the_bridge_it_is_handed_over_too() {
         let rig = rig(place);
         let mut packet = Packet::new(UDP, (place.pod(1), 7), (place.pod(3), 9));
         packet.mac[0] = [2, 0, 0, 0, 0, 0x77];
-        rig.from_pod(&packet).redirected(&packet);
+        rig.pod_sends(&packet).redirected(&packet);
         // To everybody on the bridge: that is the bridge's business.
         packet.mac[0] = [0xff; 6];
-        rig.from_pod(&packet).passes(&packet);
+        rig.pod_sends(&packet).passes(&packet);
     }
 }
 
@@ -201,7 +203,7 @@ fn datagrams_without_a_checksum_stay_without() {
         panic!("a datagram")
     };
     *summed = false;
-    rig.from_pod(&sent)
+    rig.pod_sends(&sent)
         .redirected(&sent.clone().to((place.pod(2), 5353)));
 }
 
@@ -216,13 +218,13 @@ fn every_backend_gets_its_share() {
         let mut chosen = [0; 5];
         for port in 1000..1400 {
             let sent = Packet::new(UDP, (place.pod(1), port), (place.service(1), 53));
-            let out = rig.from_pod(&sent);
+            let out = rig.pod_sends(&sent);
             assert_eq!(out.code, NEXT);
             let n =
                 (1..=4_u8).find(|n| out.frame == sent.clone().to((place.remote(*n), 53)).frame());
             chosen[usize::from(n.expect("a backend"))] += 1;
             // And keeps it.
-            assert_eq!(rig.from_pod(&sent).frame, out.frame);
+            assert_eq!(rig.pod_sends(&sent).frame, out.frame);
         }
         // A binomial count of 400 at one quarter has a deviation of 8.7; six of them are never met by chance.
         assert!(
@@ -239,21 +241,21 @@ fn a_new_connection_by_old_ports_is_a_new_choice() {
         let mut rig = rig(place);
         let (client, service) = ((place.pod(1), CLIENT_PORT), (place.service(1), 80));
         let sent = Packet::new(TCP, client, service);
-        rig.from_pod(&sent)
+        rig.pod_sends(&sent)
             .redirected(&sent.clone().to((place.pod(2), 8080)));
         let answer = Packet::new(TCP, (place.pod(2), 8080), client).segment(SYN | ACK, b"");
-        rig.from_pod(&answer)
+        rig.pod_sends(&answer)
             .redirected(&answer.clone().from(service));
         // The service has another backend now; the connection stays, and a SYN that is sent again is part of it.
         rig.serve(&Service::new(11, place.service(1), 80, TCP).backends(&[11]));
-        rig.from_pod(&sent)
+        rig.pod_sends(&sent)
             .redirected(&sent.clone().to((place.pod(2), 8080)));
         let end = answer.segment(FIN | ACK, b"");
-        assert_eq!(rig.from_pod(&end).code, REDIRECT);
+        assert_eq!(rig.pod_sends(&end).code, REDIRECT);
         let last = sent.clone().segment(FIN | ACK, b"");
-        rig.from_pod(&last)
+        rig.pod_sends(&last)
             .redirected(&last.clone().to((place.pod(2), 8080)));
-        rig.from_pod(&sent)
+        rig.pod_sends(&sent)
             .passes(&sent.clone().to((place.remote(1), 8080)));
         assert_eq!(rig.counters(11), (2, 0));
     }

@@ -53,16 +53,16 @@ fn from_beyond_to_a_pod_that_asked_a_service() {
         let router = place.client(99);
         let sent = Packet::new(proto, (place.pod(1), 5), (place.service(2), 80));
         let seen = sent.clone().to((place.remote(2), 8080));
-        rig.from_pod(&sent).passes(&seen);
+        rig.pod_sends(&sent).passes(&seen);
         let error = too_big(router, place.pod(1), &seen, quoted);
         let expected = too_big(router, place.pod(1), &sent, quoted);
-        rig.from_net(&error).passes(&expected);
+        rig.arrives(&error).passes(&expected);
         // Translated once, it is left alone; and one of the node's own is translated on its way to the pod.
-        rig.to_pod(&expected).passes(&expected);
-        rig.to_pod(&error).passes(&expected);
+        rig.node_sends_pod(&expected).passes(&expected);
+        rig.node_sends_pod(&error).passes(&expected);
         // The backend itself speaks as the service.
         let error = too_big(place.remote(2), place.pod(1), &seen, quoted);
-        rig.from_net(&error)
+        rig.arrives(&error)
             .passes(&too_big(place.service(2), place.pod(1), &sent, quoted));
     });
 }
@@ -72,15 +72,15 @@ fn from_a_backend_of_this_node_to_a_pod() {
     each(|rig, place, proto, quoted| {
         let sent = Packet::new(proto, (place.pod(1), 5), (place.service(1), 80));
         let seen = sent.clone().to((place.pod(2), 8080));
-        rig.from_pod(&sent).redirected(&seen);
+        rig.pod_sends(&sent).redirected(&seen);
         let error = too_big(place.pod(2), place.pod(1), &seen, quoted);
-        rig.from_pod(&error)
+        rig.pod_sends(&error)
             .passes(&too_big(place.service(1), place.pod(1), &sent, quoted));
         // And the other way: about an answer.
         let answer = sent.clone().answer();
         let given = seen.clone().answer();
         let error = too_big(place.pod(1), place.service(1), &answer, quoted);
-        rig.from_pod(&error)
+        rig.pod_sends(&error)
             .passes(&too_big(place.pod(1), place.pod(2), &given, quoted));
     });
 }
@@ -90,23 +90,23 @@ fn about_masqueraded_packets() {
     each(|rig, place, proto, quoted| {
         let (client, service) = ((place.client(1), 5), (place.service(2), 80));
         let sent = Packet::new(proto, client, service);
-        let out = rig.from_net(&sent);
+        let out = rig.arrives(&sent);
         let seen = (place.node(), ports(&out.frame)[0]);
         let seen = sent.clone().from(seen).to((place.remote(2), 8080));
         // From a router behind us to the client, and from the backend.
         let router = place.client(99);
         let error = too_big(router, place.node(), &seen, quoted);
-        rig.from_net(&error)
+        rig.arrives(&error)
             .redirected(&too_big(router, client.0, &sent, quoted).hop());
         let error = too_big(place.remote(2), place.node(), &seen, quoted);
-        rig.from_net(&error)
+        rig.arrives(&error)
             .redirected(&too_big(service.0, client.0, &sent, quoted).hop());
         // From a router before us, and from the client: to the backend, to which we are the client.
         let (answer, given) = (sent.clone().answer(), seen.clone().answer());
         for speaker in [router, client.0] {
             let error = too_big(speaker, service.0, &answer, quoted);
             let expected = too_big(place.node(), place.remote(2), &given, quoted).hop();
-            rig.from_net(&error).redirected(&expected);
+            rig.arrives(&error).redirected(&expected);
         }
     });
 }
@@ -117,13 +117,13 @@ fn about_packets_from_outside_to_a_pod_of_the_node() {
         let (client, service) = ((place.client(1), 5), (place.service(1), 80));
         let sent = Packet::new(proto, client, service);
         let seen = sent.clone().to((place.pod(2), 8080));
-        rig.from_net(&sent).redirected(&seen);
+        rig.arrives(&sent).redirected(&seen);
         let error = too_big(place.pod(2), client.0, &seen, quoted);
-        rig.from_pod(&error)
+        rig.pod_sends(&error)
             .redirected(&too_big(service.0, client.0, &sent, quoted).hop());
         // By the node's own stack.
         let error = too_big(place.node(), client.0, &seen, quoted);
-        rig.to_net(&error)
+        rig.node_sends_out(&error)
             .passes(&too_big(place.node(), client.0, &sent, quoted));
         let error = too_big(place.client(99), service.0, &sent.clone().answer(), quoted);
         let expected = too_big(
@@ -132,7 +132,7 @@ fn about_packets_from_outside_to_a_pod_of_the_node() {
             &seen.clone().answer(),
             quoted,
         );
-        rig.from_net(&error).passes(&expected);
+        rig.arrives(&error).passes(&expected);
     });
 }
 
@@ -141,12 +141,12 @@ fn from_a_pod_to_itself() {
     each(|rig, place, proto, quoted| {
         let (client, service) = ((place.pod(1), 5), (place.service(3), 80));
         let sent = Packet::new(proto, client, service);
-        let out = rig.from_pod(&sent);
+        let out = rig.pod_sends(&sent);
         let seen = (place.node(), ports(&out.frame)[0]);
         let seen = sent.clone().from(seen).to((place.pod(1), 8080));
         out.redirected(&seen);
         let error = too_big(place.pod(1), place.node(), &seen, quoted);
-        rig.from_pod(&error)
+        rig.pod_sends(&error)
             .redirected(&too_big(service.0, client.0, &sent, quoted));
     });
 }
@@ -157,7 +157,7 @@ fn about_anything_else_are_left_alone() {
         let rig = rig(place, UDP);
         // What passed a pod's device is remembered, and not translated.
         let direct = Packet::new(UDP, (place.pod(1), 5), (place.remote(2), 8080));
-        rig.from_pod(&direct).passes(&direct);
+        rig.pod_sends(&direct).passes(&direct);
         let other = Packet::new(UDP, (place.pod(1), 6), (place.service(2), 80));
         for about in [&direct, &other] {
             let error = too_big(place.client(99), place.pod(1), about, 8);
@@ -168,7 +168,7 @@ fn about_anything_else_are_left_alone() {
         }
         // Neither is what is no error: an echo that happens to carry a packet.
         let asked = Packet::new(UDP, (place.pod(1), 7), (place.service(1), 80));
-        assert_eq!(rig.from_pod(&asked).code, REDIRECT);
+        assert_eq!(rig.pod_sends(&asked).code, REDIRECT);
         let mut echo = too_big(
             place.client(99),
             place.pod(1),
@@ -179,6 +179,6 @@ fn about_anything_else_are_left_alone() {
             panic!("an ICMP message")
         };
         *kind = if place.is_v6() { [128, 0] } else { [8, 0] };
-        rig.to_pod(&echo).passes(&echo);
+        rig.node_sends_pod(&echo).passes(&echo);
     }
 }

@@ -26,22 +26,22 @@ fn answers_are_expected_as_long_as_somebody_asks() {
         let mut rig = rig(place, UDP);
         let (client, backend) = ((place.pod(1), 5), (place.pod(2), 8080));
         let sent = Packet::new(UDP, client, (place.service(1), 80));
-        rig.from_pod(&sent);
+        rig.pod_sends(&sent);
         // One-sided for long, its other direction is the first that a full table evicts.
         rig.evict(UDP, backend, client);
         for _ in 0..64 {
-            rig.from_pod(&sent).redirected(&sent.clone().to(backend));
+            rig.pod_sends(&sent).redirected(&sent.clone().to(backend));
         }
         let flow = rig.flow(UDP, backend, client).expect("it is back");
         assert_eq!((flow.kind, flow.packets), (kind::REVERSE, 0));
         let answer = Packet::new(UDP, backend, client);
-        rig.from_pod(&answer)
+        rig.pod_sends(&answer)
             .redirected(&answer.clone().from((place.service(1), 80)));
         assert_eq!(rig.counters(1), (1, 0), "still the same conversation");
         // After a pause of a second the next packet looks.
         rig.evict(UDP, backend, client);
         rig.change_flows(|flow| flow.last_seen = flow.last_seen.saturating_sub(2_000_000_000));
-        rig.from_pod(&sent).redirected(&sent.clone().to(backend));
+        rig.pod_sends(&sent).redirected(&sent.clone().to(backend));
         assert!(rig.flow(UDP, backend, client).is_some());
     }
 }
@@ -59,20 +59,20 @@ fn answers_of_a_lost_flow_are_never_given_to_another() {
         );
         let sent = |n| Packet::new(UDP, (place.client(n), 5), (place.service(1), 80));
         let seen = (place.node(), *PORTS.start());
-        assert_eq!(rig.from_net(&sent(1)).code, REDIRECT);
+        assert_eq!(rig.arrives(&sent(1)).code, REDIRECT);
         // The one port there is goes to another client while the first one's answers are forgotten.
         rig.evict(UDP, (place.remote(1), 8080), seen);
-        assert_eq!(rig.from_net(&sent(2)).code, REDIRECT);
+        assert_eq!(rig.arrives(&sent(2)).code, REDIRECT);
         // Looked at again, the first client's flow is none any more.
         rig.change_flows(|flow| flow.last_seen = flow.last_seen.saturating_sub(2_000_000_000));
-        rig.from_net(&sent(1)).dropped();
+        rig.arrives(&sent(1)).dropped();
         let answer = Packet::new(UDP, (place.remote(1), 8080), seen);
         let expected = answer
             .clone()
             .from((place.service(1), 80))
             .to((place.client(2), 5))
             .hop();
-        rig.from_net(&answer).redirected(&expected);
+        rig.arrives(&answer).redirected(&expected);
     }
 }
 
@@ -80,19 +80,19 @@ fn answers_of_a_lost_flow_are_never_given_to_another() {
 fn both_are_answered(rig: &Rig, place: Place, proto: u8, to: [(IpAddr, u16); 2]) {
     let (client, backend) = ((place.pod(1), 5), (place.pod(2), 8080));
     let [first, second] = to.map(|to| Packet::new(proto, client, to));
-    rig.from_pod(&first).redirected(&first.clone().to(backend));
-    let out = rig.from_pod(&second);
+    rig.pod_sends(&first).redirected(&first.clone().to(backend));
+    let out = rig.pod_sends(&second);
     // Still from the client's address, but by another port.
     let seen = (client.0, ports(&out.frame)[0]);
     assert!(PORTS.contains(&seen.1), "{seen:?}");
     out.redirected(&second.clone().from(seen).to(backend));
     let answer = Packet::new(proto, backend, client);
-    rig.from_pod(&answer)
+    rig.pod_sends(&answer)
         .redirected(&answer.clone().from(to[0]));
     let answer = Packet::new(proto, backend, seen);
-    rig.from_pod(&answer)
+    rig.pod_sends(&answer)
         .redirected(&answer.clone().from(to[1]).to(client));
-    rig.from_pod(&second)
+    rig.pod_sends(&second)
         .redirected(&second.clone().from(seen).to(backend));
 }
 
@@ -115,8 +115,8 @@ fn a_service_and_its_backend_itself_are_told_apart() {
             let answer = Packet::new(proto, backend, client);
             // Without this the table knows only what the client says.
             let sent = Packet::new(proto, client, backend);
-            rig.from_pod(&sent).redirected(&sent);
-            rig.from_pod(&answer).redirected(&answer);
+            rig.pod_sends(&sent).redirected(&sent);
+            rig.pod_sends(&answer).redirected(&answer);
             both_are_answered(&rig, place, proto, [backend, (place.service(1), 80)]);
         }
     }
@@ -128,12 +128,12 @@ fn an_ended_connection_gives_its_ports_back() {
         let mut rig = rig(place, TCP);
         let (client, backend) = ((place.pod(1), 5), (place.pod(2), 8080));
         let [one, two] = [1, 2].map(|n| Packet::new(TCP, client, (place.service(n), 80)));
-        rig.from_pod(&one).redirected(&one.clone().to(backend));
-        rig.from_pod(&one.clone().segment(FIN | ACK, b""));
+        rig.pod_sends(&one).redirected(&one.clone().to(backend));
+        rig.pod_sends(&one.clone().segment(FIN | ACK, b""));
         rig.change_flows(|flow| flow.last_seen = flow.last_seen.saturating_sub(150_000_000_000));
-        rig.from_pod(&two).redirected(&two.clone().to(backend));
+        rig.pod_sends(&two).redirected(&two.clone().to(backend));
         let answer = Packet::new(TCP, backend, client);
-        rig.from_pod(&answer)
+        rig.pod_sends(&answer)
             .redirected(&answer.clone().from((place.service(2), 80)));
     }
 }
@@ -156,7 +156,7 @@ fn of_two_first_packets_at_once_one_decides() {
             let send = |port| {
                 let sent = Packet::new(UDP, (place.client(1), port), (place.service(1), 53));
                 barrier.wait();
-                rig.from_net(&sent).frame
+                rig.arrives(&sent).frame
             };
             (1..=FLOWS).map(send).collect::<Vec<_>>()
         };

@@ -83,7 +83,7 @@ fn from_outside_and_from_the_stack_too() {
         // From another node to a pod that asked for the service: translated on the way out of the stack.
         let pod = (place.pod(1), 6);
         let asked = Packet::new(UDP, pod, service);
-        assert_eq!(ports(&rig.from_pod(&asked).frame), [6, 8080]);
+        assert_eq!(ports(&rig.pod_sends(&asked).frame), [6, 8080]);
         let answer = datagram(place, backend, pod);
         let expected = answer.clone().from(service).fragments(48);
         for (piece, expected) in answer.fragments(48).iter().zip(&expected) {

@@ -24,10 +24,10 @@ fn rig(place: Place) -> Rig {
 /// Goes to the backend, and its answer comes back from the service.
 #[track_caller]
 fn is_served(rig: &Rig, place: Place, sent: &Packet) {
-    rig.from_pod(sent)
+    rig.pod_sends(sent)
         .redirected(&sent.clone().to((place.pod(2), 8080)));
     let answer = sent.clone().to((place.pod(2), 8080)).answer();
-    rig.from_pod(&answer)
+    rig.pod_sends(&answer)
         .redirected(&answer.clone().from((place.service(1), 80)));
 }
 
@@ -77,7 +77,7 @@ fn a_packet_with_stops_still_to_make_is_not_at_its_destination() {
     let rig = rig(place);
     let mut sent = Packet::new(UDP, (place.pod(1), 5), (place.service(1), 80));
     sent.extensions = vec![(ROUTING, vec![0, 4, 1, 0, 0, 0, 0])];
-    rig.from_pod(&sent).passes(&sent);
+    rig.pod_sends(&sent).passes(&sent);
 }
 
 #[test]
@@ -88,5 +88,5 @@ fn more_headers_than_anybody_sends_are_the_stacks_business() {
     sent.extensions = vec![extension(DESTINATION_OPTIONS); 7];
     is_served(&rig, place, &sent);
     sent.extensions = vec![extension(DESTINATION_OPTIONS); 20];
-    rig.from_pod(&sent).passes(&sent);
+    rig.pod_sends(&sent).passes(&sent);
 }

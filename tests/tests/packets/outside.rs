@@ -50,9 +50,9 @@ fn to_a_pod_of_the_node_the_source_is_kept() {
             let sent = Packet::new(proto, client, service);
             let answer = Packet::new(proto, backend, client);
             for _ in 0..2 {
-                rig.from_net(&sent).redirected(&sent.clone().to(backend));
+                rig.arrives(&sent).redirected(&sent.clone().to(backend));
                 // The stack would not send what comes from its own address.
-                rig.from_pod(&answer)
+                rig.pod_sends(&answer)
                     .redirected(&answer.clone().from(service).hop());
             }
         },
@@ -65,17 +65,17 @@ fn to_another_node_as_one_of_this_node() {
         |place| place.remote(1),
         |rig, [client, service, backend], proto| {
             let sent = Packet::new(proto, client, service);
-            let out = rig.from_net(&sent);
+            let out = rig.arrives(&sent);
             let seen = (rig.place.node(), ports(&out.frame)[0]);
             assert!(PORTS.contains(&seen.1), "{seen:?}");
             out.redirected(&sent.clone().from(seen).to(backend).hop());
             let answer = Packet::new(proto, backend, seen).segment(SYN | ACK, b"");
-            rig.from_net(&answer)
+            rig.arrives(&answer)
                 .redirected(&answer.clone().from(service).to(client).hop());
             let more = sent.segment(ACK, b"odd");
-            rig.from_net(&more)
+            rig.arrives(&more)
                 .redirected(&more.clone().from(seen).to(backend).hop());
-            rig.from_net(&answer)
+            rig.arrives(&answer)
                 .redirected(&answer.clone().from(service).to(client).hop());
         },
     );
@@ -85,9 +85,10 @@ fn to_another_node_as_one_of_this_node() {
 fn to_the_nodes_own_server() {
     each(Place::node, |rig, [client, service, backend], proto| {
         let sent = Packet::new(proto, client, service);
-        rig.from_net(&sent).passes(&sent.clone().to(backend));
+        rig.arrives(&sent).passes(&sent.clone().to(backend));
         let answer = Packet::new(proto, backend, client);
-        rig.to_net(&answer).passes(&answer.clone().from(service));
+        rig.node_sends_out(&answer)
+            .passes(&answer.clone().from(service));
     });
 }
 
@@ -113,10 +114,10 @@ fn the_two_scopes_are_two_lists() {
             .backends(&[1]),
         );
         let inside = Packet::new(UDP, (place.pod(1), 5), (place.service(9), 80));
-        rig.from_pod(&inside)
+        rig.pod_sends(&inside)
             .passes(&inside.clone().to((place.remote(2), 8080)));
         let outside = Packet::new(UDP, (place.client(1), 5), (place.service(9), 80));
-        rig.from_net(&outside)
+        rig.arrives(&outside)
             .redirected(&outside.clone().to((place.pod(2), 8080)));
     }
 }
@@ -127,7 +128,7 @@ fn local_policy_without_local_endpoints_is_silence() {
         let mut rig = Rig::new(place);
         let service = Service::new(7, place.node(), 30080, TCP).open();
         rig.serve(&service.verdict(Verdict::NoLocalEndpoints));
-        rig.from_net(&Packet::new(
+        rig.arrives(&Packet::new(
             TCP,
             (place.client(1), 5),
             (place.node(), 30080),
@@ -162,17 +163,17 @@ fn source_ranges_let_in_whom_they_name() {
         });
         let to = (place.service(9), 80);
         assert_eq!(
-            rig.from_net(&Packet::new(TCP, (place.client(7), 5), to))
+            rig.arrives(&Packet::new(TCP, (place.client(7), 5), to))
                 .code,
             REDIRECT
         );
         assert_eq!(
-            rig.from_pod(&Packet::new(TCP, (place.pod(3), 5), to)).code,
+            rig.pod_sends(&Packet::new(TCP, (place.pod(3), 5), to)).code,
             REDIRECT
         );
-        rig.from_net(&Packet::new(TCP, (place.client(8), 5), to))
+        rig.arrives(&Packet::new(TCP, (place.client(8), 5), to))
             .dropped();
-        rig.from_pod(&Packet::new(TCP, (place.remote(8), 5), to))
+        rig.pod_sends(&Packet::new(TCP, (place.remote(8), 5), to))
             .dropped();
         assert_eq!(
             (rig.counters(1), rig.count(Verdict::SourceDenied)),
@@ -199,15 +200,15 @@ fn the_nodes_own_traffic_is_left_alone_and_not_remembered() {
         ] {
             for proto in [TCP, UDP] {
                 let packet = Packet::new(proto, (place.client(1), 5), to);
-                rig.from_net(&packet).passes(&packet);
-                rig.to_net(&packet.clone().answer())
+                rig.arrives(&packet).passes(&packet);
+                rig.node_sends_out(&packet.clone().answer())
                     .passes(&packet.answer());
             }
         }
         assert_eq!(rig.flows().len(), 0);
         // A pod's traffic to the node is, like all that pods send.
         let packet = Packet::new(TCP, (place.pod(1), 5), (place.node(), 22));
-        rig.from_pod(&packet).passes(&packet);
+        rig.pod_sends(&packet).passes(&packet);
         assert_eq!(rig.flows().len(), 1);
     }
 }
@@ -239,21 +240,21 @@ fn masquerade_ports_are_used_up_and_counted() {
             let sent =
                 |n: u8, port| Packet::new(proto, (place.client(n), 5), (place.service(9), port));
             let mut used: Vec<u16> = (1..=16)
-                .map(|n| ports(&rig.from_net(&sent(n, 80)).frame)[0])
+                .map(|n| ports(&rig.arrives(&sent(n, 80)).frame)[0])
                 .collect();
             used.sort_unstable();
             let all: Vec<u16> = (*PORTS.start()..).take(16).collect();
             assert_eq!(used, all, "every port once");
-            rig.from_net(&sent(17, 80)).dropped();
+            rig.arrives(&sent(17, 80)).dropped();
             assert_eq!(rig.count(Verdict::MasqueradeExhausted), 1);
             assert_eq!(rig.counters(1), (16, 1));
             // Towards another backend all of them are free.
-            assert_eq!(rig.from_net(&sent(17, 81)).code, REDIRECT);
+            assert_eq!(rig.arrives(&sent(17, 81)).code, REDIRECT);
             // What has been silent for minutes gives way.
             rig.change_flows(|flow| {
-                flow.last_seen = flow.last_seen.saturating_sub(150_000_000_000)
+                flow.last_seen = flow.last_seen.saturating_sub(150_000_000_000);
             });
-            assert_eq!(rig.from_net(&sent(18, 80)).code, REDIRECT);
+            assert_eq!(rig.arrives(&sent(18, 80)).code, REDIRECT);
         }
     }
 }
@@ -264,10 +265,10 @@ fn a_quiet_connection_keeps_its_masquerade_port_until_it_ends() {
         let mut rig = few_ports(place, TCP, 1);
         let (client, service) = ((place.client(1), 5), (place.service(9), 80));
         let sent = Packet::new(TCP, client, service);
-        let seen = (place.node(), ports(&rig.from_net(&sent).frame)[0]);
+        let seen = (place.node(), ports(&rig.arrives(&sent).frame)[0]);
         let answer = Packet::new(TCP, (place.remote(1), 8080), seen);
         assert_eq!(
-            rig.from_net(&answer.clone().segment(SYN | ACK, b"")).code,
+            rig.arrives(&answer.clone().segment(SYN | ACK, b"")).code,
             REDIRECT
         );
         let quiet = |flow: &mut weir_abi::Flow| {
@@ -275,12 +276,12 @@ fn a_quiet_connection_keeps_its_masquerade_port_until_it_ends() {
         };
         rig.change_flows(quiet);
         let other = Packet::new(TCP, (place.client(2), 5), service);
-        rig.from_net(&other).dropped();
+        rig.arrives(&other).dropped();
         // Either side may end it.
-        assert_eq!(rig.from_net(&sent.segment(FIN | ACK, b"")).code, REDIRECT);
-        rig.from_net(&other).dropped();
+        assert_eq!(rig.arrives(&sent.segment(FIN | ACK, b"")).code, REDIRECT);
+        rig.arrives(&other).dropped();
         rig.change_flows(quiet);
-        assert_eq!(rig.from_net(&other).code, REDIRECT);
+        assert_eq!(rig.arrives(&other).code, REDIRECT);
     }
 }
 
@@ -292,7 +293,7 @@ fn without_an_address_of_the_family_nothing_is_masqueraded() {
             config.masquerade_v4.0 = [0; 16];
             config.masquerade_v6.0 = [0; 16];
         });
-        rig.from_net(&Packet::new(
+        rig.arrives(&Packet::new(
             UDP,
             (place.client(1), 5),
             (place.service(9), 80),
@@ -333,21 +334,21 @@ fn a_packet_too_big_for_the_way_is_answered_as_it_was_sent() {
     for place in Place::BOTH {
         let rig = few_ports(place, TCP, 16);
         let sent = Packet::new(TCP, (place.client(1), 5), (place.service(9), 80));
-        assert_eq!(rig.from_net(&sent).code, REDIRECT);
+        assert_eq!(rig.arrives(&sent).code, REDIRECT);
         let headers = if place.is_v6() { 60 } else { 40 };
         // The way to the backend takes 1400 bytes.
         let fits = sent.clone().segment(ACK, &vec![0; 1400 - headers]);
-        assert_eq!(rig.from_net(&fits).code, REDIRECT);
+        assert_eq!(rig.arrives(&fits).code, REDIRECT);
         let big = sent.segment(ACK, &vec![0; 1401 - headers]);
-        rig.from_net(&big)
+        rig.arrives(&big)
             .redirected(&told(place, &big, [3, 4], [2, 0], 1400, 20));
         // What was put together on the way is cut again.
         let segment = u32::try_from(1400 - headers).expect("small");
         assert_eq!(
-            rig.from_net_in_segments(&big, segment).frame.len(),
+            rig.arrives_in_segments(&big, segment).frame.len(),
             big.frame().len()
         );
-        let out = rig.from_net_in_segments(&big, segment + 1);
+        let out = rig.arrives_in_segments(&big, segment + 1);
         assert_ne!(
             out.frame.len(),
             big.frame().len(),
@@ -362,7 +363,7 @@ fn a_packet_whose_time_is_over_is_answered_as_it_was_sent() {
         let rig = few_ports(place, UDP, 16);
         let mut sent = Packet::new(UDP, (place.client(1), 5), (place.service(9), 80));
         sent.ttl = 1;
-        rig.from_net(&sent)
+        rig.arrives(&sent)
             .redirected(&told(place, &sent, [11, 0], [3, 0], 0, 8));
     }
 }
@@ -379,7 +380,7 @@ fn without_a_route_the_stack_has_the_say() {
         ]);
         rig.add_backend(1, (place.remote(9), 8080), UDP);
         rig.serve(&Service::new(1, place.service(9), 80, UDP).backends(&[1]));
-        let out = rig.from_net(&Packet::new(
+        let out = rig.arrives(&Packet::new(
             UDP,
             (place.client(1), 5),
             (place.service(9), 80),

@@ -61,17 +61,17 @@ fn connections_are_reset() {
         for (port, reason) in [(80, Verdict::NoEndpoints), (81, Verdict::UnknownPort)] {
             let syn = Packet::new(TCP, (place.pod(1), 5), (place.service(1), port));
             let refused = reset(&syn, 0, 0x0102_0305, RST | ACK);
-            rig.from_pod(&syn).redirected(&refused);
-            rig.from_net(&syn).redirected(&refused);
+            rig.pod_sends(&syn).redirected(&refused);
+            rig.arrives(&syn).redirected(&refused);
             // Data with an acknowledgement, odd in length; and without one, with an end.
             let data = syn.clone().segment(ACK, b"hello");
-            rig.from_pod(&data)
+            rig.pod_sends(&data)
                 .redirected(&reset(&data, 0x0a0b_0c0d, 0, RST));
             let end = syn.clone().segment(FIN, b"hello");
-            rig.from_pod(&end)
+            rig.pod_sends(&end)
                 .redirected(&reset(&end, 0, 0x0102_0304 + 6, RST | ACK));
             // Resets are not answered.
-            rig.from_pod(&syn.segment(RST, b"")).dropped();
+            rig.pod_sends(&syn.segment(RST, b"")).dropped();
             assert_eq!(rig.count(reason), 5);
         }
         assert_eq!(rig.counters(1), (0, 5));
@@ -98,8 +98,8 @@ fn datagrams_are_answered_with_port_unreachable() {
         for (proto, quoted) in [(UDP, 8), (SCTP, 12)] {
             for port in [80, 81] {
                 let sent = Packet::new(proto, (place.pod(1), 5), (place.service(1), port));
-                rig.from_pod(&sent).redirected(&unreachable(&sent, quoted));
-                rig.from_net(&sent).redirected(&unreachable(&sent, quoted));
+                rig.pod_sends(&sent).redirected(&unreachable(&sent, quoted));
+                rig.arrives(&sent).redirected(&unreachable(&sent, quoted));
             }
         }
         // An empty datagram is shorter than what it is answered with.
@@ -109,7 +109,7 @@ fn datagrams_are_answered_with_port_unreachable() {
             summed: true,
             data: Vec::new(),
         };
-        rig.from_pod(&sent).redirected(&unreachable(&sent, 8));
+        rig.pod_sends(&sent).redirected(&unreachable(&sent, 8));
         assert_eq!(rig.counters(1), (0, 5));
     }
 }
@@ -121,10 +121,10 @@ fn options_and_extension_headers_are_quoted_too() {
         let mut sent = Packet::new(UDP, (place.pod(1), 5), (place.service(1), 80));
         sent.options = vec![1; 40];
         sent.extensions = vec![crate::frame::extension(0), crate::frame::extension(60)];
-        rig.from_pod(&sent).redirected(&unreachable(&sent, 8));
+        rig.pod_sends(&sent).redirected(&unreachable(&sent, 8));
         let mut syn = Packet::new(TCP, (place.pod(1), 5), (place.service(1), 80));
         (syn.options, syn.extensions) = (sent.options, sent.extensions);
-        rig.from_pod(&syn)
+        rig.pod_sends(&syn)
             .redirected(&reset(&syn, 0, 0x0102_0305, RST | ACK));
     }
 }
@@ -137,8 +137,8 @@ fn other_ports_of_shared_addresses_are_let_pass() {
         rig.serve(&service.verdict(Verdict::NoEndpoints));
         for proto in [TCP, UDP, SCTP] {
             let sent = Packet::new(proto, (place.pod(1), 5), (place.service(1), 81));
-            rig.from_pod(&sent).passes(&sent);
-            rig.from_net(&sent).passes(&sent);
+            rig.pod_sends(&sent).passes(&sent);
+            rig.arrives(&sent).passes(&sent);
         }
         assert_eq!(rig.count(Verdict::UnknownPort), 0);
     }
@@ -153,7 +153,7 @@ fn tables_that_do_not_fit_together_translate_nothing() {
         rig.serve(&service);
         // The slot leads to a backend that is not in use.
         rig.retire(1);
-        rig.from_pod(&Packet::new(UDP, (place.pod(1), 5), (place.service(1), 80)))
+        rig.pod_sends(&Packet::new(UDP, (place.pod(1), 5), (place.service(1), 80)))
             .dropped();
         assert_eq!(rig.count(Verdict::InconsistentTables), 1);
         assert_eq!(rig.flows().len(), 0);

@@ -156,22 +156,22 @@ impl Rig {
     }
 
     /// Something a pod sends.
-    pub(crate) fn from_pod(&self, packet: &Packet) -> Out {
+    pub(crate) fn pod_sends(&self, packet: &Packet) -> Out {
         self.run("weir_from_pod", &packet.frame(), 0)
     }
 
     /// Something that comes in from outside.
-    pub(crate) fn from_net(&self, packet: &Packet) -> Out {
+    pub(crate) fn arrives(&self, packet: &Packet) -> Out {
         self.run("weir_from_net", &packet.frame(), 0)
     }
 
     /// Something that the node's stack sends to a pod.
-    pub(crate) fn to_pod(&self, packet: &Packet) -> Out {
+    pub(crate) fn node_sends_pod(&self, packet: &Packet) -> Out {
         self.run("weir_to_pod", &packet.frame(), 0)
     }
 
     /// Something that the node's stack sends out.
-    pub(crate) fn to_net(&self, packet: &Packet) -> Out {
+    pub(crate) fn node_sends_out(&self, packet: &Packet) -> Out {
         self.run("weir_to_net", &packet.frame(), 0)
     }
 
@@ -186,7 +186,7 @@ impl Rig {
     }
 
     /// From outside, in segments of that size.
-    pub(crate) fn from_net_in_segments(&self, packet: &Packet, size: u32) -> Out {
+    pub(crate) fn arrives_in_segments(&self, packet: &Packet, size: u32) -> Out {
         self.run("weir_from_net", &packet.frame(), size)
     }
 

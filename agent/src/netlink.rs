@@ -1,6 +1,6 @@
 //! Netlink requests and their answers.
 
-use std::{io, os::fd::OwnedFd, time::Duration};
+use std::{io, net::IpAddr, os::fd::OwnedFd, time::Duration};
 
 use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType,
@@ -17,6 +17,48 @@ const NLMSG_DONE: u16 = 3;
 /// Length of `struct nlmsghdr`, and of `struct nlattr`.
 const HEADER: usize = 16;
 const ATTRIBUTE_HEADER: usize = 4;
+
+const RTM_GETADDR: u16 = 22;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+/// Length of `struct ifaddrmsg`.
+const ADDRESS_MESSAGE: usize = 8;
+
+/// The addresses of this network namespace, loopback ones included, sorted, each once. Without IPv6 addresses that mean
+/// something on one link only.
+///
+/// # Errors
+/// When the kernel does not list them.
+pub(crate) fn addresses() -> io::Result<Vec<IpAddr>> {
+    // The protocol of routes is netlink's first.
+    let mut answers = Vec::new();
+    Connection::open(None)?.request(
+        RTM_GETADDR,
+        &[0; ADDRESS_MESSAGE],
+        Expect::Dump,
+        |answer| {
+            answers.push(answer.to_vec());
+        },
+    )?;
+    let address = |answer: &Vec<u8>| {
+        let find = |wanted| {
+            let mut found =
+                attributes(answer.get(ADDRESS_MESSAGE..)?).filter(|(kind, _)| *kind == wanted);
+            found.next().map(|(_, value)| value)
+        };
+        // Of a point-to-point link, the first is the peer's.
+        let bytes = find(IFA_LOCAL).or_else(|| find(IFA_ADDRESS))?;
+        let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+        v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+            .ok()
+    };
+    let of_one_link = |addr: &IpAddr| matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let mut found: Vec<IpAddr> = answers.iter().filter_map(address).collect();
+    found.retain(|addr| !of_one_link(addr));
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
 
 /// What is expected back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,5 +218,40 @@ mod tests {
         assert_eq!(attributes(&[0, 0, 1, 0]).count(), 0);
         assert_eq!(messages(&[0; 16]).count(), 0);
         assert_eq!(messages(&[16, 0]).count(), 0);
+    }
+
+    #[test]
+    fn addresses_are_those_of_this_namespace() {
+        let thread = std::thread::spawn(|| {
+            // SAFETY: only this thread's network namespace is replaced; descriptors stay shared as before.
+            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
+                .expect("tests run as root");
+            assert_eq!(addresses().unwrap(), Vec::<IpAddr>::new());
+            for arguments in [
+                "link set lo up",
+                "addr add 192.0.2.7/24 dev lo",
+                "addr add 192.0.2.9 peer 192.0.2.10 dev lo",
+                "addr add 2001:db8::7/64 dev lo nodad",
+                "addr add fe80::7/64 dev lo nodad",
+            ] {
+                let status = std::process::Command::new("ip")
+                    .args(arguments.split(' '))
+                    .status()
+                    .expect("iproute2 is installed");
+                assert!(status.success(), "ip {arguments}");
+            }
+            let found: Vec<String> = addresses()
+                .unwrap()
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            assert_eq!(
+                found,
+                ["127.0.0.1", "192.0.2.7", "192.0.2.9", "::1", "2001:db8::7"]
+            );
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
     }
 }

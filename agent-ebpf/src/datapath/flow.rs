@@ -2,25 +2,22 @@
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns},
+    helpers::generated::bpf_ktime_get_coarse_ns,
 };
 use weir_abi::{
-    Address, Flow, NodeConfig, ServiceEntry, SourceRangeKey, Verdict, config,
+    Address, Flow, NodeConfig, Verdict, config,
     flow::{flags, kind},
-    service::{self, proto, scope},
+    service::{proto, scope},
 };
 
 use crate::{
-    maps::{ENDPOINTS, FLOWS, SOURCE_RANGES},
+    maps::{ENDPOINTS, FLOWS},
     packet::{L3, Packet, tcp},
     select,
     service::{self as frontend, Lookup},
-    verdict,
     work::Work,
 };
 
-/// How many masquerade ports are tried for a flow. With ports half taken, one flow in 65,000 finds none of sixteen free.
-const PORT_ATTEMPTS: u32 = 16;
 const SECOND: u64 = 1_000_000_000;
 /// An established TCP connection without a packet for this long gives way to another flow that wants its answers' key.
 /// Longer than the two hours after which TCP's own keepalive speaks.
@@ -273,7 +270,7 @@ pub(crate) fn direct(work: &mut Work, config: &NodeConfig) {
 }
 
 #[inline(always)]
-fn begin(flow: &mut Flow, packet: &Packet, epoch: u32) {
+pub(crate) fn begin(flow: &mut Flow, packet: &Packet, epoch: u32) {
     flow.last_seen = now();
     flow.packets = 1;
     flow.bytes = length(packet);
@@ -281,106 +278,9 @@ fn begin(flow: &mut Flow, packet: &Packet, epoch: u32) {
     flow.reserved = [0; 2];
 }
 
-/// Decides about the first packet to a service: when this returns [`Verdict::Translate`], both directions of the flow are in
-/// the table, and `work.flow` and `work.to` are to be followed.
-#[inline(never)]
-pub(crate) fn to_service(work: &mut Work, from: u8, config: &NodeConfig) -> Verdict {
-    let entry = &work.entry;
-    if entry.flags & service::flags::SOURCE_RANGES != 0 && !source_allowed(&work.packet, entry) {
-        return Verdict::SourceDenied;
-    }
-    let hash = select::hash(&work.packet.key);
-    let Some(chosen) = select::backend(&work.entry, &work.packet.key.src, hash) else {
-        return Verdict::InconsistentTables;
-    };
-    forward(work, &chosen, from, config);
-    // Where the client already talks to that backend by the same ports, be it directly or through another service, it gets
-    // another port there: its answers could not be told apart.
-    let masqueraded = work.flow.flags & flags::MASQUERADED != 0;
-    let expected = if masqueraded {
-        masquerade(work, config)
-    } else {
-        expect_answers(work)
-    };
-    if !expected {
-        work.flow.flags |= flags::MASQUERADED;
-        if masqueraded || !masquerade(work, config) {
-            return Verdict::MasqueradeExhausted;
-        }
-    }
-    if adopt(work) {
-        verdict::count(Verdict::Translate, work.entry.id);
-    }
-    work.to = work.flow.to;
-    Verdict::Translate
-}
-
-/// The flow of a packet to a chosen backend, but for the masquerade port.
-#[inline(always)]
-fn forward(work: &mut Work, chosen: &select::Chosen, from: u8, config: &NodeConfig) {
-    let (packet, flow) = (&work.packet, &mut work.flow);
-    let backend = &chosen.backend;
-    begin(flow, packet, work.epoch);
-    flow.to = packet.key;
-    flow.to.dst = backend.addr;
-    flow.to.dport_be = backend.port_be;
-    flow.backend_id = chosen.id;
-    flow.generation = backend.generation;
-    flow.service_id = work.entry.id;
-    flow.kind = kind::FORWARD;
-    flow.flags = if from == scope::EXTERNAL {
-        flags::EXTERNAL
-    } else {
-        0
-    };
-
-    let own = own_address(packet.v6, config);
-    let local = ENDPOINTS.get_ptr(&flow.to.dst).is_some();
-    let hairpin = backend.addr == packet.key.src;
-    // From outside, only a backend on this node answers through us by itself.
-    let elsewhere = from == scope::EXTERNAL && !local && backend.addr != own;
-    if hairpin || elsewhere {
-        flow.to.src = own;
-        flow.flags |= flags::MASQUERADED;
-    }
-    if hairpin {
-        flow.flags |= flags::HAIRPIN;
-    }
-    if elsewhere {
-        flow.flags |= flags::NEIGHBOUR;
-    }
-    flow.ifindex = local_ifindex(&flow.to.dst, hairpin, config);
-}
-
-/// Finds a masquerade port that no other flow to the same backend has, and claims it by inserting the answers' flow.
-#[inline(never)]
-fn masquerade(work: &mut Work, config: &NodeConfig) -> bool {
-    let (first, last) = (config.masquerade_port_first, config.masquerade_port_last);
-    let ports = u32::from(last.saturating_sub(first)) + 1;
-    if first == 0 || work.flow.to.src == Address([0; 16]) {
-        return false;
-    }
-    // SAFETY: the helper has no preconditions.
-    let random = unsafe { bpf_get_prandom_u32() };
-    let mut offset = ((u64::from(random) * u64::from(ports)) >> 32) as u32;
-    // Evenly spread over the range; every port of a small one.
-    let stride = ports / PORT_ATTEMPTS + u32::from(ports < PORT_ATTEMPTS);
-    for _ in 0..PORT_ATTEMPTS {
-        work.flow.to.sport_be = first.wrapping_add(offset as u16).to_be();
-        if expect_answers(work) {
-            return true;
-        }
-        offset += stride;
-        if offset >= ports {
-            offset -= ports;
-        }
-    }
-    false
-}
-
 /// Inserts the flow of the answers. False when these belong to another flow that is alive.
 #[inline(never)]
-fn expect_answers(work: &mut Work) -> bool {
+pub(crate) fn expect_answers(work: &mut Work) -> bool {
     work.to = work.flow.to.reversed();
     let (flow, answers) = (&work.flow, &mut work.answers);
     answers.to = work.packet.key.reversed();
@@ -423,7 +323,7 @@ fn expect_answers(work: &mut Work) -> bool {
 /// Inserts the flow, or adopts the one that another CPU has inserted meanwhile for another packet of the same kind. Whether
 /// it is ours.
 #[inline(always)]
-fn adopt(work: &mut Work) -> bool {
+pub(crate) fn adopt(work: &mut Work) -> bool {
     let (key, flow) = (&work.packet.key, &mut work.flow);
     if FLOWS.insert(key, &*flow, u64::from(BPF_NOEXIST)).is_ok() {
         return true;
@@ -445,22 +345,10 @@ fn adopt(work: &mut Work) -> bool {
     true
 }
 
-#[inline(always)]
-fn source_allowed(packet: &Packet, entry: &ServiceEntry) -> bool {
-    let key = aya_ebpf::maps::lpm_trie::Key::new(
-        160,
-        SourceRangeKey {
-            id: entry.id,
-            addr: packet.key.src,
-        },
-    );
-    SOURCE_RANGES.get(&key).is_some()
-}
-
 /// Host side of the destination's veth, where packets are handed to local pods directly. To a pod from itself they always
 /// are: the node's own stack would not take packets that have its own address as their source.
 #[inline(always)]
-fn local_ifindex(to: &Address, hairpin: bool, config: &NodeConfig) -> u32 {
+pub(crate) fn local_ifindex(to: &Address, hairpin: bool, config: &NodeConfig) -> u32 {
     if !hairpin && !redirects(config) {
         return 0;
     }
@@ -468,16 +356,6 @@ fn local_ifindex(to: &Address, hairpin: bool, config: &NodeConfig) -> u32 {
     ENDPOINTS
         .get_ptr(to)
         .map_or(0, |endpoint| unsafe { (*endpoint).ifindex })
-}
-
-/// What this node masquerades as.
-#[inline(always)]
-pub(crate) fn own_address(v6: bool, config: &NodeConfig) -> Address {
-    if v6 {
-        config.masquerade_v6
-    } else {
-        config.masquerade_v4
-    }
 }
 
 #[inline(always)]

@@ -20,6 +20,7 @@ mod flow;
 mod fragment;
 mod icmp;
 mod maps;
+mod nat;
 mod packet;
 mod path;
 mod reject;

@@ -12,6 +12,7 @@ use crate::{
     flow::{self, Found, Way},
     fragment, icmp,
     maps::{self, SERVICES},
+    nat,
     packet::{self, Kind, Packet},
     reject, rewrite,
     service::{self, Lookup},
@@ -81,7 +82,7 @@ pub(crate) fn to_device(ctx: &TcContext) -> i32 {
 
 #[inline(always)]
 fn is_own(packet: &Packet) -> bool {
-    maps::config().is_some_and(|config| packet.key.dst == flow::own_address(packet.v6, config))
+    maps::config().is_some_and(|config| packet.key.dst == nat::own_address(packet.v6, config))
 }
 
 /// A packet whose ports are not known: dropped if it is addressed to a service and to nothing else.
@@ -148,7 +149,7 @@ fn first(ctx: &TcContext, work: &mut Work, from: u8, config: &NodeConfig) -> i32
         Verdict::NoLocalEndpoints => return drop_packet(Verdict::NoLocalEndpoints, id),
         reason => return refuse(ctx, work, reason, id),
     }
-    match flow::to_service(work, from, config) {
+    match nat::to_service(work, from, config) {
         Verdict::Translate => {
             let way = Way::of(&work.flow);
             follow(ctx, work, &way)

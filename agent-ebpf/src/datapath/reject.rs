@@ -10,7 +10,7 @@ use weir_abi::{Address, FlowKey, service::proto};
 
 use crate::{
     deliver::{DROP, ifindex},
-    flow, maps,
+    maps, nat,
     packet::{L3, Packet, Part, load, tcp},
     rewrite::{Refused, fold, replace_header_word, store, store_summed},
     work::{QUOTED, Work},
@@ -80,7 +80,7 @@ pub(crate) fn expired(ctx: &TcContext, work: &mut Work) -> i32 {
 /// The node speaks for itself, if it has an address of the family.
 #[inline(always)]
 fn as_node(work: &mut Work) {
-    let own = maps::config().map(|config| flow::own_address(work.packet.v6, config));
+    let own = maps::config().map(|config| nat::own_address(work.packet.v6, config));
     work.outer.src = match own {
         Some(own) if own != Address([0; 16]) => own,
         _ => work.packet.key.dst,

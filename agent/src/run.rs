@@ -15,14 +15,20 @@ use crate::{
     api,
     attach::{self, CgroupRoot},
     bpffs::{self, Layout},
-    cli::run::Options,
-    dataplane::{Counters, Kernel, Object},
+    cli::{run::Options, values::NodePorts},
+    dataplane::{Config, Counters, Kernel, Object},
     health::{self, Moment},
+    healthcheck::HealthChecks,
     http, metrics,
     node::Node,
+    pods,
+    sockets::Reaper,
     source::{self, Source},
-    sync::{self, Engine, Report},
+    sync::{self, Effects, Engine, Report},
 };
+
+/// Above what Linux gives to sockets by itself (`net.ipv4.ip_local_port_range`: 32768 to 60999).
+const MASQUERADE_PORTS: std::ops::RangeInclusive<u16> = 61000..=65535;
 
 /// How often to say that another agent still holds the node's lock.
 const LOCK_REMINDER: Duration = Duration::from_secs(10);
@@ -42,15 +48,27 @@ pub async fn run(options: Options) -> Result<()> {
     let Some(_lock) = lock(&layout, shutdown.clone()).await? else {
         return Ok(());
     };
-    let mut object = Object::open(&layout, &default_capacity())?;
+    let mut object = Object::open(&layout, &capacity(&options))?;
     object.spawn_log_reader()?;
     let kernel = Kernel::open(&layout)?;
     let counters = Arc::new(Counters::open(&layout)?);
     let root = CgroupRoot::open(options.cgroup_root.as_deref())?;
+    let config = kernel.config();
+    configure(&config)?;
     let attached = attach::attach_socket_hooks(&mut object, &layout, &root)?;
+    let follower = follow_pods(&mut object, &layout, &root, config.clone(), &node_name, &options)?;
 
     let report = Report::default();
+    let node_ports = NodePorts::new(&options.nodeport_addresses)?;
+    let settings = settings(&options, &node_ports)?;
     let mut engine = Engine::new(&node_name, kernel, report.clone());
+    engine.with_effects(Effects {
+        pods: Some(follower.handle()),
+        reaper: Some(reaper(follower.handle())?),
+        health_checks: Some(health_checks(&report, &settings)),
+        config: Some(config),
+    });
+    engine.set_settings(settings);
     let leftovers = layout.clone();
     engine.after_first_sync(move || remove_other_versions(&leftovers));
     let (events, received) = mpsc::channel(source::EVENTS);
@@ -60,7 +78,7 @@ pub async fn run(options: Options) -> Result<()> {
         name: node_name,
         source: describe_source(&options),
         attached,
-        pods: None,
+        pods: Some(follower.handle()),
         engine: handle,
         counters,
         layout: layout.clone(),
@@ -126,8 +144,79 @@ fn remove_other_versions(layout: &Layout) {
     }
 }
 
-fn default_capacity() -> Capacity {
-    Capacity::default()
+fn capacity(options: &Options) -> Capacity {
+    let default = Capacity::default();
+    Capacity {
+        services: options.max_frontends.unwrap_or(default.services),
+        slots: options.max_slots.unwrap_or(default.slots),
+        backends: options.max_backends.unwrap_or(default.backends),
+        ..default
+    }
+}
+
+/// What the packet programs know of the node before its Node object is known.
+fn configure(config: &Config) -> Result<()> {
+    let cookie = pods::netns_cookie().context("cannot identify this network namespace")?;
+    config.update(|config| {
+        config.netns_cookie = cookie;
+        config.masquerade_port_first = *MASQUERADE_PORTS.start();
+        config.masquerade_port_last = *MASQUERADE_PORTS.end();
+        config.flags |= weir_abi::config::flags::LOCAL_REDIRECT;
+    })?;
+    Ok(())
+}
+
+fn follow_pods(
+    object: &mut Object,
+    layout: &Layout,
+    root: &CgroupRoot,
+    config: Config,
+    node_name: &str,
+    options: &Options,
+) -> Result<pods::Follower> {
+    let programs = pods::Programs::load(object)?;
+    let endpoints = pods::Endpoints::open(layout, config)?;
+    let sink = pods::Attacher::new(layout.clone(), programs, endpoints);
+    let devices = if options.devices.is_empty() {
+        pods::Choice::Found
+    } else {
+        pods::Choice::Named(options.devices.clone())
+    };
+    let options = pods::Options {
+        cgroup_root: root.path.clone(),
+        node_name: node_name.to_owned(),
+        devices,
+    };
+    pods::follow(options, Box::new(sink))
+}
+
+fn settings(options: &Options, node_ports: &NodePorts) -> Result<Settings> {
+    let addresses = crate::netlink::addresses().context("cannot list this node's addresses")?;
+    Ok(Settings {
+        node_port_addresses: match node_ports.among(&addresses) {
+            None => NodePortAddresses::Primary,
+            Some(listed) => NodePortAddresses::Listed(listed),
+        },
+        loopback_node_ports: node_ports.loopback(),
+        external_ips: options.external_ips,
+    })
+}
+
+fn health_checks(report: &Report, settings: &Settings) -> HealthChecks {
+    let addresses = match &settings.node_port_addresses {
+        NodePortAddresses::Primary => Vec::new(),
+        NodePortAddresses::Listed(listed) => listed.clone(),
+    };
+    HealthChecks::new(report.health.clone(), addresses, |error| warn!("{error}"))
+}
+
+/// Ends connections to deleted endpoints in this node's own network namespace and those of its pods.
+fn reaper(pods: pods::Handle) -> Result<Reaper> {
+    let reaper = Reaper::start(
+        move || pods.view().namespaces(),
+        |ended| info!(?ended, "ended connections to deleted endpoints"),
+    );
+    reaper.context("cannot start the thread that ends connections")
 }
 
 async fn open_source(options: &Options, node_name: &str) -> Result<Source> {

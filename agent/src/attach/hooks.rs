@@ -19,7 +19,7 @@ pub struct Hook {
 
 /// All hooks, in the order in which they are attached. What restores a name comes before what changes it, so that no
 /// application ever reads back an address that it did not ask for.
-pub const HOOKS: [Hook; 4] = [
+pub const HOOKS: [Hook; 8] = [
     Hook {
         name: "getpeername4",
         program: "weir_getpeername4",
@@ -35,10 +35,24 @@ pub const HOOKS: [Hook; 4] = [
         reason: "a dual-stack application uses IPv6 sockets for IPv4 as well",
     },
     Hook {
+        name: "recvmsg4",
+        program: "weir_recvmsg4",
+        place: "cgroup root, recvmsg(2), IPv4",
+        does: "gives the service's address as the source of a datagram to a socket of the node itself",
+        reason: "a resolver takes no answer from an address that it did not ask",
+    },
+    Hook {
+        name: "recvmsg6",
+        program: "weir_recvmsg6",
+        place: "cgroup root, recvmsg(2), IPv6",
+        does: "the same for IPv6 sockets",
+        reason: "as above",
+    },
+    Hook {
         name: "connect4",
         program: "weir_connect4",
         place: "cgroup root, connect(2), IPv4",
-        does: "sends TCP to a ClusterIP to a backend, or refuses it at once",
+        does: "sends TCP, and UDP of the node itself, to a backend, or refuses it at once",
         reason: "once per connection, before its first packet: nothing is paid per packet, no connection table is needed, and \
                  a refusal is an errno instead of a time-out",
     },
@@ -47,6 +61,20 @@ pub const HOOKS: [Hook; 4] = [
         program: "weir_connect6",
         place: "cgroup root, connect(2), IPv6",
         does: "the same for IPv6 sockets, v4-mapped destinations included",
+        reason: "as above",
+    },
+    Hook {
+        name: "sendmsg4",
+        program: "weir_sendmsg4",
+        place: "cgroup root, sendmsg(2), IPv4",
+        does: "sends datagrams of unconnected sockets of the node itself to a backend",
+        reason: "they pass no pod's interface",
+    },
+    Hook {
+        name: "sendmsg6",
+        program: "weir_sendmsg6",
+        place: "cgroup root, sendmsg(2), IPv6",
+        does: "the same for IPv6 sockets",
         reason: "as above",
     },
 ];

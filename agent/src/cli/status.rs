@@ -135,7 +135,11 @@ fn write(text: &mut String, status: &Status) -> std::fmt::Result {
 }
 
 fn pods(pods: &PodsView) -> String {
-    let mut names: Vec<_> = pods.interfaces.iter().map(|interface| &interface.pod).collect();
+    let mut names: Vec<_> = pods
+        .interfaces
+        .iter()
+        .map(|interface| &interface.pod)
+        .collect();
     names.sort();
     names.dedup();
     let mut text = format!("{} served", names.len());
@@ -144,10 +148,18 @@ fn pods(pods: &PodsView) -> String {
     opted_out.sort();
     opted_out.dedup();
     if !opted_out.is_empty() {
-        let _ = write!(text, ", {} of them with sockets left alone", opted_out.len());
+        let _ = write!(
+            text,
+            ", {} of them with sockets left alone",
+            opted_out.len()
+        );
     }
     if let Some((first, others)) = pods.waiting.split_first() {
-        let _ = write!(text, "; {} without an interface yet: {first}", others.len() + 1);
+        let _ = write!(
+            text,
+            "; {} without an interface yet: {first}",
+            others.len() + 1
+        );
         if !others.is_empty() {
             text.push_str(", ...");
         }

@@ -23,14 +23,20 @@ use crate::bpffs::Layout;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapath"));
 
 /// The maps that survive the agent, by name.
-pub const PINNED_MAPS: [&str; 9] = [
+pub const PINNED_MAPS: [&str; 15] = [
     table::SERVICES,
     table::SLOTS,
     table::BACKENDS,
     table::MEMBERS,
     table::SOURCE_RANGES,
+    table::AFFINITY,
     table::CONFIG,
+    table::ENDPOINTS,
+    table::FLOWS,
+    table::FRAGMENTS,
+    table::OPT_OUT,
     table::SOCKET_ORIGINS,
+    table::DATAGRAM_ORIGINS,
     table::SERVICE_COUNTERS,
     table::VERDICTS,
 ];

@@ -10,10 +10,13 @@ use weir_core::{
     compile,
     model::{Kind, ObjectName},
     plan::{Op, PlanError, Programmed, Retired},
+    settings::Settings,
     state::{Change, Cluster, Dirty},
 };
 
-use super::{backoff::Backoff, locality::NoLocalEndpoints, report::Report};
+use super::{
+    backoff::Backoff, effects::Effects, locality::NoLocalEndpoints, report::Report,
+};
 use crate::{
     dataplane::{Dataplane, Error},
     source::{Event, Subject},
@@ -97,8 +100,21 @@ impl<D: Dataplane> Engine<D> {
             started: jiff::Timestamp::now(),
             backoff: Backoff::default(),
             report,
+            effects: Effects::default(),
+            health_checks: compile::HealthChecks::default(),
             after_first_sync: None,
         }
+    }
+
+    /// Who is told of what follows from syncs.
+    pub fn with_effects(&mut self, effects: Effects) {
+        self.effects = effects;
+    }
+
+    /// Settles what the operator decides.
+    pub fn set_settings(&mut self, settings: Settings) {
+        let dirty = self.cluster.set_settings(settings);
+        self.dirty.merge(dirty);
     }
 
     /// Does `work` once the tables hold what every source says: only then is it known what an earlier agent left over.
@@ -111,6 +127,7 @@ impl<D: Dataplane> Engine<D> {
         let now = Instant::now();
         self.last_event = Some(now);
         self.report.event(&event);
+        self.effects.event(&event);
         match event {
             Event::Change(change) => self.change(change),
             Event::Listed(kind) => {
@@ -160,6 +177,7 @@ impl<D: Dataplane> Engine<D> {
         if kind == Kind::Node {
             let node = self.cluster.this_node();
             self.report.this_node(node, self.node_was_there);
+            self.effects.this_node(node);
             self.node_was_there |= node.is_some();
         }
     }
@@ -289,8 +307,10 @@ impl<D: Dataplane> Engine<D> {
             Some(programmed) => programmed,
             None => self.adopt()?,
         };
+        let mut gone = dirty.deleted;
         let names: BTreeSet<ObjectName> = if full {
             self.no_local = NoLocalEndpoints::default();
+            self.health_checks = compile::HealthChecks::default();
             self.cluster.services().map(|s| s.name.clone()).collect()
         } else {
             dirty.services
@@ -309,6 +329,7 @@ impl<D: Dataplane> Engine<D> {
             for op in &plan.ops {
                 self.dataplane.apply(op)?;
             }
+            gone.extend(&plan.dropped);
             // One without operations may still retire backends, which an agent wrote that was stopped before it used them.
             if !plan.is_empty() {
                 operations += plan.ops.len();
@@ -318,6 +339,14 @@ impl<D: Dataplane> Engine<D> {
         }
         self.report_unfit(&programmed);
         self.programmed = Some(programmed);
+        self.effects.dropped(&self.cluster, &gone);
+        let mut changed = full;
+        for name in &names {
+            changed |= self.health_checks.update(&self.cluster, name);
+        }
+        if changed {
+            self.effects.health_checks(&self.health_checks);
+        }
         Ok(Done {
             services: names.len(),
             operations,

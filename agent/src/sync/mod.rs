@@ -4,6 +4,7 @@
 //! longer a sync takes, the more changes the next one takes at once.
 
 mod backoff;
+mod effects;
 mod engine;
 mod locality;
 mod report;
@@ -14,6 +15,7 @@ use std::{thread, time::Instant};
 use anyhow::{Context, Result};
 use tokio::sync::{mpsc, oneshot};
 
+pub use effects::Effects;
 pub use engine::{Engine, LastSync};
 pub use report::Report;
 

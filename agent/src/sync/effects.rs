@@ -1,0 +1,91 @@
+//! What follows from a sync beside the kernel tables.
+
+use std::{collections::BTreeSet, net::SocketAddr};
+
+use tracing::warn;
+use weir_abi::Address;
+use weir_core::{
+    compile::{self, BackendAddr},
+    model::{Family, Node, Protocol},
+    state::Cluster,
+};
+
+use crate::{
+    dataplane::Config,
+    healthcheck::{HealthCheck, HealthChecks},
+    pods,
+    sockets::{Endpoint, Reaper},
+    source::Event,
+};
+
+/// Who is told. An engine without them only programs tables.
+#[derive(Default)]
+pub struct Effects {
+    /// Follows this node's pods.
+    pub pods: Option<pods::Handle>,
+    /// Ends connections to deleted endpoints.
+    pub reaper: Option<Reaper>,
+    /// Answers for services with a `healthCheckNodePort`.
+    pub health_checks: Option<HealthChecks>,
+    /// What the packet programs know of the node.
+    pub config: Option<Config>,
+}
+
+impl Effects {
+    pub(super) fn event(&self, event: &Event) {
+        if let Some(pods) = &self.pods {
+            pods.observe(event);
+        }
+    }
+
+    /// What leaves this node under its own address, leaves under its primary one.
+    pub(super) fn this_node(&self, node: Option<&Node>) {
+        let (Some(config), Some(node)) = (&self.config, node) else {
+            return;
+        };
+        let primary = |family| node.primary_address(family).map(Address::from);
+        let result = config.update(|config| {
+            for (masquerade, family) in [
+                (&mut config.masquerade_v4, Family::V4),
+                (&mut config.masquerade_v6, Family::V6),
+            ] {
+                if let Some(address) = primary(family) {
+                    *masquerade = address;
+                }
+            }
+        });
+        if let Err(error) = result {
+            warn!(%error, "cannot tell the packet programs this node's address");
+        }
+    }
+
+    /// Ends connections to those of `gone` that no slice knows any more.
+    pub(super) fn dropped(&self, cluster: &Cluster, gone: &BTreeSet<BackendAddr>) {
+        let Some(reaper) = &self.reaper else {
+            return;
+        };
+        let deleted = gone.iter().filter(|endpoint| !cluster.has_endpoint(endpoint));
+        let deleted = deleted.filter_map(|endpoint| {
+            let protocol = [Protocol::Tcp, Protocol::Udp]
+                .into_iter()
+                .find(|protocol| *protocol as u8 == endpoint.proto)?;
+            let port = u16::from_be(endpoint.port_be);
+            Some(Endpoint::new(SocketAddr::new(endpoint.addr.into(), port), protocol))
+        });
+        reaper.end(deleted.collect());
+    }
+
+    pub(super) fn health_checks(&self, desired: &compile::HealthChecks) {
+        let Some(servers) = &self.health_checks else {
+            return;
+        };
+        let desired = desired.iter().map(|(service, check)| {
+            let check = HealthCheck {
+                port: check.port,
+                local_endpoints: check.local_endpoints,
+            };
+            (service.clone(), check)
+        });
+        servers.set(desired.collect());
+    }
+}

@@ -64,21 +64,46 @@ impl Agent {
     /// # Errors
     /// When it cannot be started.
     pub fn spawn(node: &Node, arguments: &[&std::ffi::OsStr]) -> Result<Self> {
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(log_path(node))?;
+        Self::spawn_as(node, node.name(), arguments)
+    }
+
+    /// As [`Agent::spawn`], under another name than the world's: several worlds' nodes in one cluster need different ones.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_as(node: &Node, name: &str, arguments: &[&std::ffi::OsStr]) -> Result<Self> {
+        Self::spawn_command(node, Self::command(node, name, arguments)?)
+    }
+
+    /// The command line of an agent of `node`.
+    ///
+    /// # Errors
+    /// When the binary is missing.
+    pub fn command(node: &Node, name: &str, arguments: &[&std::ffi::OsStr]) -> Result<Command> {
         let mut command = Command::new(weir_bin()?);
         command
             .arg("run")
-            .args(["--node-name", node.name(), "--log-level", "debug"])
+            .args(["--node-name", name, "--log-level", "debug"])
             .arg("--cgroup-root")
             .arg(node.cgroup_root())
             .arg("--bpffs")
             .arg(node.bpffs())
             .arg("--api-socket")
             .arg(socket_path(node))
-            .args(arguments)
+            .args(arguments);
+        Ok(command)
+    }
+
+    /// Starts what is, in the end, an agent of `node` by a command made from [`Agent::command`], and waits for nothing.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_command(node: &Node, mut command: Command) -> Result<Self> {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log_path(node))?;
+        command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

@@ -8,6 +8,10 @@ use crate::maps::{BACKENDS, SLOTS};
 /// A backend chosen at random, each of the entry's slots equally likely. `None` when the tables do not fit together.
 #[inline(always)]
 pub(crate) fn random(entry: &ServiceEntry) -> Option<Backend> {
+    // The first slot of an empty range is another service's.
+    if entry.slots_count == 0 {
+        return None;
+    }
     // SAFETY: the helper has no preconditions.
     let random = unsafe { bpf_get_prandom_u32() };
     // Scaling instead of a remainder: no division, and no bias worth the name for any number of slots.

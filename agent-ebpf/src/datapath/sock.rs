@@ -26,8 +26,6 @@ const REFUSE: i32 = 0;
 
 const SOCK_STREAM: u32 = 1;
 const IPPROTO_TCP: u32 = 6;
-/// Multipath TCP connects its first subflow through the same hook, under its own protocol number.
-const IPPROTO_MPTCP: u32 = 262;
 const ECONNREFUSED: i32 = 111;
 
 /// Which of the context's address fields the hook may touch.
@@ -60,7 +58,8 @@ pub(crate) fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
     };
     match service::verdict(&entry) {
         Verdict::Translate => {}
-        Verdict::InconsistentTables => return refuse_inconsistent(ctx, entry.id),
+        // No entry says that its frontend is none: whoever wrote it meant something else.
+        Verdict::Pass | Verdict::InconsistentTables => return refuse_inconsistent(ctx, entry.id),
         reason => return refuse(reason, entry.id),
     }
     let Some(backend) = select::random(&entry) else {
@@ -130,10 +129,11 @@ macro_rules! store {
 }
 
 impl Sock {
+    /// Multipath TCP connects its first subflow through the hook, which is a socket of plain TCP.
     #[inline(always)]
     fn is_tcp(&self) -> bool {
         let protocol = load!(self, protocol);
-        load!(self, type_) == SOCK_STREAM && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)
+        load!(self, type_) == SOCK_STREAM && protocol == IPPROTO_TCP
     }
 
     #[inline(always)]

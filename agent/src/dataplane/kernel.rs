@@ -1,6 +1,6 @@
 //! The kernel's own maps.
 
-use std::time::Duration;
+use std::{io::ErrorKind, time::Duration};
 
 use anyhow::{Result, anyhow};
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuValues};
@@ -56,10 +56,14 @@ impl Kernel {
     }
 
     fn write_slots(&mut self, offset: u32, ids: &[u32]) -> Result<(), Error> {
-        for (index, id) in (offset as usize..).zip(ids) {
-            if !self.slots.write(index, *id) {
-                return Err(out_of_range(SLOTS, index));
-            }
+        let start = offset as usize;
+        let end = start + ids.len();
+        // All of them or none.
+        if end > self.slots.len() {
+            return Err(out_of_range(SLOTS, end - 1));
+        }
+        for (index, id) in (start..end).zip(ids) {
+            self.slots.write(index, *id);
         }
         Ok(())
     }
@@ -118,8 +122,10 @@ impl Dataplane for Kernel {
                 .map_err(|e| map_error(SERVICES, e)),
             Op::RemoveService { key } => match self.services.remove(key) {
                 // Gone already is what was asked for.
-                Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
-                Err(e) => Err(map_error(SERVICES, e)),
+                Err(MapError::SyscallError(e)) if e.io_error.kind() == ErrorKind::NotFound => {
+                    Ok(())
+                }
+                result => result.map_err(|e| map_error(SERVICES, e)),
             },
         }
     }

@@ -259,7 +259,7 @@ impl<D: Dataplane> Engine<D> {
             Err(failure) => {
                 self.dirty.triggers.extend(triggers);
                 let took = self.report.failed(&syncing, full);
-                let wait = self.failed(&failure, took);
+                let wait = self.failed(failure, took);
                 error!(%failure, retry_in = ?wait, "cannot write the kernel tables; they stay as they were");
                 return;
             }

@@ -69,10 +69,10 @@ fn short(to: SocketAddr) -> weir_world::peer::Exchange {
     weir_world::peer::Exchange::tcp(to).timeout(std::time::Duration::from_millis(200))
 }
 
-/// Resealed after `change`, so that only the change is wrong.
-fn forged(key: &ServiceKey, id: u32, change: impl FnOnce(&mut ServiceEntry)) -> ServiceEntry {
-    let mut entry = ServiceEntry::new(key, id, 50, 1, Verdict::Translate);
-    change(&mut entry);
+/// An entry with any verdict, and a good seal.
+fn sealed(key: &ServiceKey, id: u32, verdict: u8, offset: u32, count: u32) -> ServiceEntry {
+    let mut entry = ServiceEntry::new(key, id, offset, count, Verdict::Translate);
+    entry.verdict = verdict;
     entry.seal = entry.seal_for(key);
     entry
 }
@@ -81,6 +81,7 @@ fn forged(key: &ServiceKey, id: u32, change: impl FnOnce(&mut ServiceEntry)) -> 
 fn tables_that_do_not_fit_together_are_refused_as_such() -> Result<()> {
     const FREE: u32 = 900;
     const EMPTY: u32 = 901;
+    const TRANSLATE: u8 = Verdict::Translate as u8;
     let mut stage = Stage::open()?;
     let target = stage.target(V4.into());
     let free = Backend {
@@ -103,43 +104,28 @@ fn tables_that_do_not_fit_together_are_refused_as_such() -> Result<()> {
     ])?;
     let to = |n: u8| SocketAddr::from((Ipv4Addr::new(10, 96, 1, n), 80));
     let good = key(to(1));
-    stage.apply(&[set(good, forged(&good, 50, |_| {}))])?;
+    stage.apply(&[set(good, sealed(&good, 50, TRANSLATE, 50, 1))])?;
     assert!(
         stage.client.connect(to(1))?.ok(),
         "the rest of this test changes one thing at a time"
     );
 
-    type Change = fn(&mut ServiceEntry);
-    let forgeries: [(&str, Change); 9] = [
-        ("an unknown verdict", |entry| entry.verdict = 77),
-        ("a verdict that is none", |entry| {
-            entry.verdict = Verdict::Pass as u8
-        }),
-        ("a slot out of range", |entry| {
-            entry.slots_offset = CAPACITY.slots
-        }),
-        ("a slot far out of range", |entry| {
-            entry.slots_offset = u32::MAX
-        }),
-        ("no slots", |entry| entry.slots_count = 0),
-        ("a slot with a free backend", |entry| {
-            entry.slots_offset = 51
-        }),
-        ("a slot with a backend never written", |entry| {
-            entry.slots_offset = 52
-        }),
-        ("a slot with a backend out of range", |entry| {
-            entry.slots_offset = 53
-        }),
-        ("a slot with a backend far out of range", |entry| {
-            entry.slots_offset = 54
-        }),
+    let wrong = [
+        ("an unknown verdict", 77, 50, 1),
+        ("a verdict that is none", Verdict::Pass as u8, 50, 1),
+        ("no slots", TRANSLATE, 50, 0),
+        ("a slot out of range", TRANSLATE, CAPACITY.slots, 1),
+        ("a slot far out of range", TRANSLATE, u32::MAX, 1),
+        ("a free backend", TRANSLATE, 51, 1),
+        ("a backend never written", TRANSLATE, 52, 1),
+        ("a backend out of range", TRANSLATE, 53, 1),
+        ("a backend far out of range", TRANSLATE, 54, 1),
     ];
-    for (n, (what, change)) in (2..).zip(forgeries) {
+    for (n, (what, verdict, offset, count)) in (2..).zip(wrong) {
         println!("{what}");
-        let key = key(to(n));
-        stage.apply(&[set(key, forged(&key, n.into(), change))])?;
-        assert_refused(&stage, to(n), Verdict::InconsistentTables, n.into())?;
+        let (key, id) = (key(to(n)), u32::from(n));
+        stage.apply(&[set(key, sealed(&key, id, verdict, offset, count))])?;
+        assert_refused(&stage, to(n), Verdict::InconsistentTables, id)?;
     }
 
     // Nothing of an entry is believed whose seal is not that of its key, its id included.

@@ -77,6 +77,8 @@ pub(crate) fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
 }
 
 /// `getpeername(2)`: a translated socket's peer is the service that it asked for.
+///
+/// Except for Multipath TCP, where it is the backend: this hook is given the connection's own socket, `connect` its subflow's.
 #[inline(always)]
 pub(crate) fn getpeername(ctx: &SockAddrContext, family: Family) -> i32 {
     let sock = Sock(ctx.sock_addr);

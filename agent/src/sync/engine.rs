@@ -133,8 +133,14 @@ impl<D: Dataplane> Engine<D> {
                 self.report_skipped(kind);
             }
             Event::WatchFailed { kind, error } => {
-                warn!(%kind, error, "watch failed");
-                self.source(kind).error = Some(error);
+                let source = self.source(kind);
+                // An outage fails every few seconds: said once, and again when the reason is another.
+                if source.error.as_ref() == Some(&error) {
+                    debug!(%kind, error, "watch failed again");
+                } else {
+                    warn!(%kind, error, "watch failed");
+                }
+                source.error = Some(error);
             }
             Event::WatchStarted { kind } => {
                 info!(%kind, "watching");

@@ -161,6 +161,14 @@ fn an_agent_may_start_before_the_api_server() -> Result<()> {
     }
     assert_eq!(status["sync"]["count"], 0);
     assert!(agent.log().contains(&expected), "{}", agent.log());
+    // Said once, however long it lasts.
+    agent.wait_until("some attempts have failed", |agent| {
+        Ok(agent.metric(r#"weir_watch_failures_total{kind="Pod"}"#)? >= 4.0)
+    })?;
+    let log = agent.log();
+    let warnings = log.lines().filter(|line| line.contains(" WARN "));
+    let warnings: Vec<&str> = warnings.filter(|line| line.contains("watch")).collect();
+    assert_eq!(warnings.len(), KINDS.len(), "{warnings:?}");
     // For people and scripts alike.
     let output = agent::weir(shop.node(), &["status"], &[])?;
     let text = String::from_utf8_lossy(&output.stdout);

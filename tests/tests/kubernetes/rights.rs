@@ -96,6 +96,11 @@ fn a_missing_right_is_named_and_missed_no_longer_once_it_is_granted() -> Result<
     let shop = Shop::open_as(&cluster, "rights", &Identity::User(rights.user()))?;
     let to = shop.service("web")?;
     shop.pods(&["web-1"])?;
+    // It can list slices, but not hear of later ones.
+    shop.namespace
+        .wait_for_endpoints("web", "web-1 is ready", |endpoints| {
+            endpoints.ready().len() == 2
+        })?;
     let agent = shop.spawn_agent()?;
     let missing = [
         (

@@ -58,14 +58,7 @@ impl<'a> Installation<'a> {
 
     fn wait_for_one_pod_on_each_node(&self) -> Result<()> {
         eventually("there is one pod on each node", || {
-            let list = |client| async move {
-                Api::<core::Node>::all(client)
-                    .list(&ListParams::default())
-                    .await
-            };
-            let nodes = self.cluster.run(list)?;
-            let names = nodes
-                .items
+            let names = nodes_of(self.cluster)?
                 .into_iter()
                 .filter_map(|node| node.metadata.name);
             let expected: BTreeMap<String, usize> = names.map(|name| (name, 1)).collect();
@@ -83,8 +76,10 @@ impl Drop for Installation<'_> {
                 let force = ["--force", "--grace-period=0", "--wait=false"];
                 let pods = [&["-n", SYSTEM, "delete", "pods", "--all"], force.as_slice()].concat();
                 self.cluster.kubectl(&pods)?;
-                let namespaces = self.cluster.kubectl(&["get", "namespaces", "-o", "name"])?;
-                Ok((!namespaces.contains(SYSTEM)).then_some(()))
+                let get = |client| async move {
+                    Api::<core::Namespace>::all(client).get_opt(SYSTEM).await
+                };
+                Ok(self.cluster.run(get)?.is_none().then_some(()))
             })
         };
         let removed = self.kubectl("delete", &["--wait=false", "--ignore-not-found"]);
@@ -92,6 +87,15 @@ impl Drop for Installation<'_> {
             eprintln!("cannot remove the installation: {error:#}");
         }
     }
+}
+
+fn nodes_of(cluster: &Cluster) -> Result<Vec<core::Node>> {
+    let list = |client| async move {
+        Api::<core::Node>::all(client)
+            .list(&ListParams::default())
+            .await
+    };
+    Ok(cluster.run(list)?.items)
 }
 
 /// Nodes in every state in which ordinary pods shun them.
@@ -103,8 +107,9 @@ fn shunned<'a>(cluster: &'a Cluster, prefix: &str) -> Result<Vec<NodeGuard<'a>>>
         node("control-plane")
             .label("node-role.kubernetes.io/control-plane", "")
             .taint("node-role.kubernetes.io/control-plane", "NoSchedule"),
-        node("not-ready"),
-        node("unreachable"),
+        // The controllers would do this as well, but no more than once in ten seconds.
+        node("not-ready").taint("node.kubernetes.io/not-ready", "NoExecute"),
+        node("unreachable").taint("node.kubernetes.io/unreachable", "NoExecute"),
         node("pressed"),
         node("cordoned"),
     ];
@@ -112,7 +117,7 @@ fn shunned<'a>(cluster: &'a Cluster, prefix: &str) -> Result<Vec<NodeGuard<'a>>>
         .iter()
         .map(|node| cluster.node(node))
         .collect::<Result<Vec<_>>>()?;
-    // The controllers make taints out of these.
+    // The controllers make taints out of these, or leave the ones that fit.
     for (name, condition, status) in [
         ("not-ready", "Ready", "False"),
         ("unreachable", "Ready", "Unknown"),
@@ -136,20 +141,29 @@ fn shunned<'a>(cluster: &'a Cluster, prefix: &str) -> Result<Vec<NodeGuard<'a>>>
     }
     cluster.kubectl(&["cordon", &format!("{prefix}-cordoned")])?;
     eventually("the controllers have tainted the nodes", || {
-        for (name, key, effect) in [
+        let nodes = nodes_of(cluster)?;
+        let tainted = [
+            ("not-ready", "not-ready", "NoSchedule"),
             ("not-ready", "not-ready", "NoExecute"),
+            ("unreachable", "unreachable", "NoSchedule"),
             ("unreachable", "unreachable", "NoExecute"),
             ("pressed", "memory-pressure", "NoSchedule"),
             ("cordoned", "unschedulable", "NoSchedule"),
-        ] {
-            let path = "jsonpath={range .spec.taints[*]}{.key}:{.effect} {end}";
-            let taints =
-                cluster.kubectl(&["get", "node", &format!("{prefix}-{name}"), "-o", path])?;
-            if !taints.contains(&format!("node.kubernetes.io/{key}:{effect}")) {
-                return Ok(None);
-            }
-        }
-        Ok(Some(()))
+        ]
+        .iter()
+        .all(|(name, key, effect)| {
+            let (name, key) = (
+                format!("{prefix}-{name}"),
+                format!("node.kubernetes.io/{key}"),
+            );
+            let node = nodes
+                .iter()
+                .find(|node| node.metadata.name.as_ref() == Some(&name));
+            let taints = node.and_then(|node| node.spec.as_ref()?.taints.as_ref());
+            let mut taints = taints.into_iter().flatten();
+            taints.any(|taint| taint.key == key && taint.effect == *effect)
+        });
+        Ok(tainted.then_some(()))
     })?;
     Ok(nodes)
 }

@@ -51,7 +51,9 @@ impl api::Engine for Node {
 
     async fn services(&self, filter: ServiceFilter) -> Result<Vec<ServiceView>, Unavailable> {
         let counters = self.counters.clone();
-        let services = self.engine.ask(move |engine| engine.services(&filter, &counters));
+        let services = self
+            .engine
+            .ask(move |engine| engine.services(&filter, &counters));
         services.await.ok_or_else(ending)
     }
 }
@@ -64,8 +66,12 @@ impl metrics::Kernel for Node {
     }
 
     fn verdicts(&self) -> Vec<(Verdict, u64)> {
-        let counted = Verdict::ALL.into_iter().filter(|verdict| *verdict != Verdict::Pass);
-        counted.map(|verdict| (verdict, self.counters.verdict(verdict))).collect()
+        let counted = Verdict::ALL
+            .into_iter()
+            .filter(|verdict| *verdict != Verdict::Pass);
+        counted
+            .map(|verdict| (verdict, self.counters.verdict(verdict)))
+            .collect()
     }
 
     fn tables(&self) -> Vec<TableFill> {
@@ -79,7 +85,10 @@ fn attachment(attached: &Attached) -> Attachment {
     Attachment {
         hook: attached.hook.name.to_owned(),
         target: attached.target.display().to_string(),
-        pinned: attached.link.exists().then(|| attached.link.display().to_string()),
+        pinned: attached
+            .link
+            .exists()
+            .then(|| attached.link.display().to_string()),
     }
 }
 

@@ -77,7 +77,11 @@ pub async fn run(options: Options) -> Result<()> {
         }
     };
     let socket = api::Socket::bind(&options.api_socket)?;
-    servers.spawn(http::serve(socket, api::router(node.clone()), until_ended()));
+    servers.spawn(http::serve(
+        socket,
+        api::router(node.clone()),
+        until_ended(),
+    ));
     if let Some(listener) =
         http::bind("--metrics-bind-address", options.metrics_bind_address).await?
     {

@@ -138,11 +138,7 @@ impl Agent {
     ///
     /// # Errors
     /// When it does not hold in time; with the last error and the log.
-    pub fn wait_until(
-        &self,
-        what: &str,
-        condition: impl Fn(&Self) -> Result<bool>,
-    ) -> Result<()> {
+    pub fn wait_until(&self, what: &str, condition: impl Fn(&Self) -> Result<bool>) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let result = condition(self);
@@ -150,7 +146,10 @@ impl Agent {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("waited {PATIENCE:?} until {what}; last: {result:?}\n{}", self.log());
+                bail!(
+                    "waited {PATIENCE:?} until {what}; last: {result:?}\n{}",
+                    self.log()
+                );
             }
             thread::sleep(Duration::from_millis(10));
         }
@@ -277,7 +276,10 @@ pub fn http_get(
     place.run(|| {
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: weir\r\nConnection: close\r\n\r\n")?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: weir\r\nConnection: close\r\n\r\n"
+        )?;
         let mut response = String::new();
         stream.read_to_string(&mut response)?;
         let (head, body) = response

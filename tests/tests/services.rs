@@ -54,7 +54,8 @@ impl Shop {
             _servers: servers.into_iter().collect::<Result<_>>()?,
             world,
         };
-        shop.manifests.service("web", &ADDRESSES, &shop.endpoints(&SERVERS)?)?;
+        shop.manifests
+            .service("web", &ADDRESSES, &shop.endpoints(&SERVERS)?)?;
         Ok(shop)
     }
 
@@ -90,7 +91,11 @@ fn more(job: &weir_world::peer::Job<LoadReport>, exchanges: u64) -> Result<()> {
     let start = job.report()?;
     let deadline = std::time::Instant::now() + agent::PATIENCE;
     while job.report()?.ok < start.ok + exchanges {
-        ensure!(std::time::Instant::now() < deadline, "the load stands still: {:?}", job.report()?);
+        ensure!(
+            std::time::Instant::now() < deadline,
+            "the load stands still: {:?}",
+            job.report()?
+        );
         thread::sleep(Duration::from_millis(5));
     }
     Ok(())
@@ -104,7 +109,10 @@ fn spread(peer: &Peer, to: SocketAddr) -> Result<()> {
     // A binomial count of 900 at one third has a deviation of 14; six of them are never met by chance.
     for server in SERVERS {
         let count = report.answered_by.get(server).copied().unwrap_or(0);
-        assert!((216..=384).contains(&count), "{to}: {server} answered {count} of {CONNECTIONS}");
+        assert!(
+            (216..=384).contains(&count),
+            "{to}: {server} answered {count} of {CONNECTIONS}"
+        );
     }
     Ok(())
 }
@@ -153,14 +161,18 @@ fn an_application_sees_the_peer_it_asked_for() -> Result<()> {
     // A connection straight to a pod is none of ours.
     let pod: SocketAddr = (shop.world.pod("web-1")?.addresses().v4, 8080).into();
     let outcome = shop.client.connect(pod)?;
-    assert_eq!((outcome.answered_by.as_deref(), outcome.peer), (Some("web-1"), Some(pod)));
+    assert_eq!(
+        (outcome.answered_by.as_deref(), outcome.peer),
+        (Some("web-1"), Some(pod))
+    );
     Ok(())
 }
 
 #[test]
 fn what_nobody_serves_is_refused_at_once() -> Result<()> {
     let shop = Shop::open()?;
-    shop.manifests.service("lonely", &["10.96.0.99", "fd00:10:96::99"], &[])?;
+    shop.manifests
+        .service("lonely", &["10.96.0.99", "fd00:10:96::99"], &[])?;
     let agent = shop.agent()?;
     let lonely: [IpAddr; 2] = ["10.96.0.99".parse()?, "fd00:10:96::99".parse()?];
     for client in [&shop.client, &shop.node().peer()?] {
@@ -174,7 +186,8 @@ fn what_nobody_serves_is_refused_at_once() -> Result<()> {
             assert_eq!(outcome.errno(), Some("ECONNREFUSED"), "{to}: {outcome:?}");
         }
     }
-    let refused = |verdict: &str| agent.metric(&format!("weir_verdicts_total{{verdict=\"{verdict}\"}}"));
+    let refused =
+        |verdict: &str| agent.metric(&format!("weir_verdicts_total{{verdict=\"{verdict}\"}}"));
     assert_eq!(refused("no_endpoints")?, 4.0);
     assert_eq!(refused("unknown_port")?, 4.0);
     assert_eq!(
@@ -198,7 +211,8 @@ fn a_service_that_gets_endpoints_is_no_longer_refused() -> Result<()> {
     let agent = shop.agent()?;
     assert_eq!(shop.client.connect((V4, 80))?.errno(), Some("ECONNREFUSED"));
 
-    shop.manifests.endpoints("web", &shop.endpoints(&["web-2"])?)?;
+    shop.manifests
+        .endpoints("web", &shop.endpoints(&["web-2"])?)?;
     agent.wait_until("web-2 answers", |_| {
         Ok(shop.client.connect((V4, 80))?.answered_by.as_deref() == Some("web-2"))
     })?;
@@ -225,7 +239,8 @@ fn endpoints_come_and_go_under_load_without_a_failed_connection() -> Result<()> 
         &["web-1", "web-3"],
     ];
     for round in 0..30 {
-        shop.manifests.endpoints("web", &shop.endpoints(sets[round % sets.len()])?)?;
+        shop.manifests
+            .endpoints("web", &shop.endpoints(sets[round % sets.len()])?)?;
         for job in &jobs {
             more(job, 20)?;
         }
@@ -242,13 +257,19 @@ fn endpoints_come_and_go_under_load_without_a_failed_connection() -> Result<()> 
     let after = jobs[0].report()?;
     let two = |report: &LoadReport| report.answered_by.get("web-2").copied();
     // Exchanges that had begun before may still be answered: four workers at most.
-    assert!(two(&after).unwrap_or(0) <= two(&before).unwrap_or(0) + 4, "{after:?}");
+    assert!(
+        two(&after).unwrap_or(0) <= two(&before).unwrap_or(0) + 4,
+        "{after:?}"
+    );
 
     for job in jobs {
         let report = job.stop()?;
         assert_eq!(report.failures(), 0, "{report:?}");
         for server in SERVERS {
-            assert!(report.answered_by.contains_key(server), "{server} never answered: {report:?}");
+            assert!(
+                report.answered_by.contains_key(server),
+                "{server} never answered: {report:?}"
+            );
         }
     }
     Ok(())
@@ -257,7 +278,8 @@ fn endpoints_come_and_go_under_load_without_a_failed_connection() -> Result<()> 
 #[test]
 fn a_killed_agent_is_not_missed_and_its_successor_takes_over() -> Result<()> {
     let shop = Shop::open()?;
-    shop.manifests.service("other", &["10.96.0.81"], &shop.endpoints(&["web-1"])?)?;
+    shop.manifests
+        .service("other", &["10.96.0.81"], &shop.endpoints(&["web-1"])?)?;
     let agent = shop.agent()?;
     let jobs = [shop.load(both()[0])?, shop.load(both()[1])?];
     for job in &jobs {
@@ -270,13 +292,19 @@ fn a_killed_agent_is_not_missed_and_its_successor_takes_over() -> Result<()> {
     // What changes while nobody looks is made up for: one service goes, one loses endpoints.
     shop.manifests.delete("other")?;
     shop.manifests.delete("other-endpoints")?;
-    shop.manifests.endpoints("web", &shop.endpoints(&["web-3"])?)?;
+    shop.manifests
+        .endpoints("web", &shop.endpoints(&["web-3"])?)?;
     let outcome = shop.client.connect((Ipv4Addr::new(10, 96, 0, 81), 80))?;
-    assert_eq!(outcome.answered_by.as_deref(), Some("web-1"), "the tables outlive the agent");
+    assert_eq!(
+        outcome.answered_by.as_deref(),
+        Some("web-1"),
+        "the tables outlive the agent"
+    );
 
     let agent = shop.agent()?;
     assert!(agent.log().contains("how=Replaced"), "{}", agent.log());
-    let gone = Exchange::tcp((Ipv4Addr::new(10, 96, 0, 81), 80)).timeout(Duration::from_millis(300));
+    let gone =
+        Exchange::tcp((Ipv4Addr::new(10, 96, 0, 81), 80)).timeout(Duration::from_millis(300));
     assert!(!shop.client.exchange(gone)?.ok());
     for _ in 0..20 {
         let outcome = shop.client.connect((V4, 80))?;
@@ -340,12 +368,25 @@ fn cleanup_leaves_nothing_and_says_what_it_removed() -> Result<()> {
     let shop = Shop::open()?;
     let agent = shop.agent()?;
     let refused = agent::cleanup(shop.node()).expect_err("an agent is running");
-    assert!(refused.to_string().contains("an agent is running"), "{refused}");
-    assert!(shop.client.connect((V4, 80))?.ok(), "a refused cleanup removes nothing");
+    assert!(
+        refused.to_string().contains("an agent is running"),
+        "{refused}"
+    );
+    assert!(
+        shop.client.connect((V4, 80))?.ok(),
+        "a refused cleanup removes nothing"
+    );
     agent.terminate()?;
 
     let said = agent::cleanup(shop.node())?;
-    for name in ["connect4", "connect6", "getpeername4", "getpeername6", "SERVICES", "BACKENDS"] {
+    for name in [
+        "connect4",
+        "connect6",
+        "getpeername4",
+        "getpeername6",
+        "SERVICES",
+        "BACKENDS",
+    ] {
         assert!(said.contains(name), "{name} is not in:\n{said}");
     }
     let mut left = std::fs::read_dir(shop.node().bpffs())?
@@ -354,9 +395,9 @@ fn cleanup_leaves_nothing_and_says_what_it_removed() -> Result<()> {
     // The kernel's own iterators, which every bpf file system has.
     left.retain(|name| name != "maps.debug" && name != "progs.debug");
     assert!(left.is_empty(), "{left:?}");
-    let outcome = shop.client.exchange(
-        Exchange::tcp((V4, 80)).timeout(Duration::from_millis(300)),
-    )?;
+    let outcome = shop
+        .client
+        .exchange(Exchange::tcp((V4, 80)).timeout(Duration::from_millis(300)))?;
     assert!(!outcome.ok(), "nothing balances any more: {outcome:?}");
     let again = agent::cleanup(shop.node())?;
     assert!(again.contains("nothing"), "{again}");
@@ -382,29 +423,48 @@ fn leftovers_of_another_version_go_once_everything_is_programmed() -> Result<()>
 fn a_broken_manifest_is_named_and_changes_nothing() -> Result<()> {
     let shop = Shop::open()?;
     let agent = shop.agent()?;
-    shop.manifests.write("web", "apiVersion: v1\nkind: Service\nmetadata:\n  name: [web\n")?;
+    shop.manifests.write(
+        "web",
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: [web\n",
+    )?;
     agent.wait_until("the broken file is reported", |agent| {
-        Ok(agent.status()?["skipped"].as_array().is_some_and(|skipped| !skipped.is_empty()))
+        Ok(agent.status()?["skipped"]
+            .as_array()
+            .is_some_and(|skipped| !skipped.is_empty()))
     })?;
     let status = agent.status()?;
     let skipped = status["skipped"][0].to_string();
     assert!(skipped.contains("web.yaml"), "{skipped}");
     assert!(skipped.contains("line "), "{skipped}");
-    assert!(shop.client.connect((V4, 80))?.ok(), "the last good state stays");
+    assert!(
+        shop.client.connect((V4, 80))?.ok(),
+        "the last good state stays"
+    );
 
     // Valid YAML, but no valid Service: reported as an object, with the field.
     let mut bad = manifests::service("web", &ADDRESSES);
     bad["spec"]["ports"][0]["port"] = 70000.into();
     shop.manifests.apply("web", &bad)?;
     agent.wait_until("the bad port is reported", |agent| {
-        Ok(agent.status()?["skipped"].to_string().contains("spec.ports[0].port"))
+        Ok(agent.status()?["skipped"]
+            .to_string()
+            .contains("spec.ports[0].port"))
     })?;
-    assert!(shop.client.connect((V4, 80))?.ok(), "the last good state stays");
-    assert_eq!(agent.metric(r#"weir_objects_skipped{kind="Service"}"#)?, 1.0);
+    assert!(
+        shop.client.connect((V4, 80))?.ok(),
+        "the last good state stays"
+    );
+    assert_eq!(
+        agent.metric(r#"weir_objects_skipped{kind="Service"}"#)?,
+        1.0
+    );
 
-    shop.manifests.apply("web", &manifests::service("web", &ADDRESSES))?;
+    shop.manifests
+        .apply("web", &manifests::service("web", &ADDRESSES))?;
     agent.wait_until("nothing is skipped", |agent| {
-        Ok(agent.status()?["skipped"].as_array().is_some_and(Vec::is_empty))
+        Ok(agent.status()?["skipped"]
+            .as_array()
+            .is_some_and(Vec::is_empty))
     })?;
     Ok(())
 }
@@ -423,12 +483,18 @@ fn services_that_are_not_ours_are_left_alone_also_when_the_label_toggles() -> Re
         agent.wait_until(&format!("{label} takes it away"), |agent| {
             Ok(agent.services()?.as_array().is_some_and(Vec::is_empty))
         })?;
-        let outcome = shop.client.exchange(
-            Exchange::tcp((V4, 80)).timeout(Duration::from_millis(300)),
-        )?;
-        assert!(!outcome.ok() && outcome.errno() != Some("ECONNREFUSED"), "{outcome:?}");
-        shop.manifests.apply("web", &manifests::service("web", &ADDRESSES))?;
-        agent.wait_until("it is ours again", |_| Ok(shop.client.connect((V4, 80))?.ok()))?;
+        let outcome = shop
+            .client
+            .exchange(Exchange::tcp((V4, 80)).timeout(Duration::from_millis(300)))?;
+        assert!(
+            !outcome.ok() && outcome.errno() != Some("ECONNREFUSED"),
+            "{outcome:?}"
+        );
+        shop.manifests
+            .apply("web", &manifests::service("web", &ADDRESSES))?;
+        agent.wait_until("it is ours again", |_| {
+            Ok(shop.client.connect((V4, 80))?.ok())
+        })?;
     }
     Ok(())
 }
@@ -461,7 +527,11 @@ fn a_udp_socket_is_not_touched_by_the_tcp_service() -> Result<()> {
     let to = Exchange::udp_connected((V4, 80)).timeout(Duration::from_millis(300));
     let outcome = shop.client.exchange(to)?;
     assert!(!outcome.ok(), "{outcome:?}");
-    assert_ne!(outcome.peer.map(|peer| peer.port()), Some(8080), "{outcome:?}");
+    assert_ne!(
+        outcome.peer.map(|peer| peer.port()),
+        Some(8080),
+        "{outcome:?}"
+    );
     Ok(())
 }
 
@@ -474,7 +544,10 @@ fn health_metrics_and_status_tell_of_a_working_agent() -> Result<()> {
         let (status, body) = agent::http_get(shop.node(), local(10256), path)?;
         assert_eq!(status, 200, "{path}: {body}");
         let body: serde_json::Value = serde_json::from_str(&body)?;
-        assert!(body["lastUpdated"].is_string() && body["currentTime"].is_string(), "{body}");
+        assert!(
+            body["lastUpdated"].is_string() && body["currentTime"].is_string(),
+            "{body}"
+        );
     }
     // Deleting its Node makes the node ineligible, but the agent lives.
     shop.manifests.delete("node1")?;
@@ -484,11 +557,18 @@ fn health_metrics_and_status_tell_of_a_working_agent() -> Result<()> {
     assert_eq!(agent::http_get(shop.node(), local(10256), "/livez")?.0, 200);
 
     for (map, entries) in [("SERVICES", 4.0), ("BACKENDS", 6.0), ("SLOTS", 6.0)] {
-        assert_eq!(agent.metric(&format!("weir_map_entries{{map=\"{map}\"}}"))?, entries, "{map}");
+        assert_eq!(
+            agent.metric(&format!("weir_map_entries{{map=\"{map}\"}}"))?,
+            entries,
+            "{map}"
+        );
         assert!(agent.metric(&format!("weir_map_capacity{{map=\"{map}\"}}"))? > 1000.0);
     }
     assert!(agent.metric("kubeproxy_sync_proxy_rules_duration_seconds_count")? >= 1.0);
-    assert_eq!(agent.metric("kubeproxy_sync_proxy_rules_service_changes_pending")?, 0.0);
+    assert_eq!(
+        agent.metric("kubeproxy_sync_proxy_rules_service_changes_pending")?,
+        0.0
+    );
     assert!(agent.metric("kubeproxy_sync_proxy_rules_last_timestamp_seconds")? > 1e9);
     assert!(agent.metric(r#"weir_watch_events_total{kind="EndpointSlice"}"#)? >= 2.0);
 
@@ -496,10 +576,16 @@ fn health_metrics_and_status_tell_of_a_working_agent() -> Result<()> {
     assert_eq!(status["node"], "node1");
     let hooks = status["attachments"].as_array().context("no attachments")?;
     assert_eq!(hooks.len(), 4, "{hooks:?}");
-    assert!(hooks.iter().all(|hook| hook["pinned"].is_string()), "{hooks:?}");
+    assert!(
+        hooks.iter().all(|hook| hook["pinned"].is_string()),
+        "{hooks:?}"
+    );
     let text = agent::weir(shop.node(), &["services"], &[])?;
     let text = String::from_utf8(text.stdout)?;
-    assert!(text.contains("web") && text.contains("10.96.0.80"), "{text}");
+    assert!(
+        text.contains("web") && text.contains("10.96.0.80"),
+        "{text}"
+    );
     Ok(())
 }
 
@@ -509,15 +595,23 @@ fn thirty_changes_a_moment_are_coalesced_and_none_is_lost() -> Result<()> {
     let agent = shop.agent()?;
     for n in 0..30 {
         let address = format!("10.96.1.{n}");
-        shop.manifests.service(&format!("s{n}"), &[&address], &shop.endpoints(&["web-2"])?)?;
+        shop.manifests
+            .service(&format!("s{n}"), &[&address], &shop.endpoints(&["web-2"])?)?;
     }
     agent.wait_until("all are there", |agent| {
-        Ok(agent.services()?.as_array().is_some_and(|services| services.len() == 31))
+        Ok(agent
+            .services()?
+            .as_array()
+            .is_some_and(|services| services.len() == 31))
     })?;
     agent.wait_until_synced()?;
     for n in 0..30 {
         let outcome = shop.client.connect((Ipv4Addr::new(10, 96, 1, n), 80))?;
-        assert_eq!(outcome.answered_by.as_deref(), Some("web-2"), "s{n}: {outcome:?}");
+        assert_eq!(
+            outcome.answered_by.as_deref(),
+            Some("web-2"),
+            "s{n}: {outcome:?}"
+        );
     }
     Ok(())
 }

@@ -2,6 +2,10 @@
 #![no_std]
 #![no_main]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the macros of the hooks hand the context over by value"
+)]
 
 mod maps;
 mod select;

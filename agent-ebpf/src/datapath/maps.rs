@@ -8,9 +8,7 @@ use aya_ebpf::{
 };
 use weir_abi::{
     Backend, ServiceCounters, ServiceEntry, ServiceKey, SocketOrigin, Verdict,
-    table::{
-        BACKENDS_CAPACITY, SERVICE_COUNTERS_CAPACITY, SERVICES_CAPACITY, SLOTS_CAPACITY,
-    },
+    table::{BACKENDS_CAPACITY, SERVICE_COUNTERS_CAPACITY, SERVICES_CAPACITY, SLOTS_CAPACITY},
 };
 
 /// Not preallocated: an empty cluster costs nothing.

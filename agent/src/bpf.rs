@@ -14,6 +14,7 @@ use std::{
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// Opens what is pinned at `path`.
 ///
@@ -56,6 +57,19 @@ pub fn update_link(link: &impl AsFd, program: &impl AsFd) -> io::Result<()> {
         old_prog_fd: 0,
     };
     bpf(BPF_LINK_UPDATE, &attr).map(drop)
+}
+
+/// Detaches a link now, whoever else still refers to it. One that loses its last reference is detached by the kernel's
+/// workers, some time later.
+///
+/// # Errors
+/// The kernel's: `EOPNOTSUPP` for a kind of link that ends only with its last reference.
+pub fn detach_link(link: &impl AsFd) -> io::Result<()> {
+    #[repr(C)]
+    struct Attr {
+        link_fd: u32,
+    }
+    bpf(BPF_LINK_DETACH, &Attr { link_fd: raw(link) }).map(drop)
 }
 
 /// What a cgroup link is attached to: the cgroup's id, 0 when that cgroup is gone.

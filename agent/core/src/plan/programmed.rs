@@ -168,6 +168,13 @@ impl Programmed {
             .keys()
             .filter(|key| is_address_only(key));
         let addresses: BTreeSet<_> = addresses.map(|key| (key.addr, key.scope)).collect();
+        // An address that keeps a frontend gets its proper entry now, as the service may be waiting for the room that
+        // nonsense takes.
+        for &(addr, scope) in &addresses {
+            if self.tables.addresses.contains_key(&(addr, scope)) {
+                self.tables.set_address(addr, scope, &mut draft);
+            }
+        }
         draft.bare.extend(addresses);
         draft.idle.extend(self.tables.backends.idle());
         self.settled = true;

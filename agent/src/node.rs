@@ -11,7 +11,6 @@ use crate::{
         view::{Attachment, ServiceFilter, ServiceView, Status},
     },
     attach::Attached,
-    bpffs::Layout,
     dataplane::{Counters, Kernel},
     health::Moment,
     metrics::{self, TableFill},
@@ -30,8 +29,6 @@ pub struct Node {
     pub engine: EngineHandle<Kernel>,
     /// The kernel's counters.
     pub counters: Arc<Counters>,
-    /// Where things are pinned.
-    pub layout: Layout,
     /// When it started.
     pub started: Moment,
 }

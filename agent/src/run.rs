@@ -9,7 +9,6 @@ use tokio::{
     task::JoinSet,
 };
 use tracing::{info, warn};
-use weir_abi::table;
 use weir_core::plan::Capacity;
 
 use crate::{
@@ -43,7 +42,7 @@ pub async fn run(options: Options) -> Result<()> {
     let Some(_lock) = lock(&layout, shutdown.clone()).await? else {
         return Ok(());
     };
-    let mut object = Object::open(&layout, &default_capacity())?;
+    let mut object = Object::open(&layout, &Capacity::default())?;
     object.spawn_log_reader()?;
     let kernel = Kernel::open(&layout)?;
     let counters = Arc::new(Counters::open(&layout)?);
@@ -63,7 +62,6 @@ pub async fn run(options: Options) -> Result<()> {
         attached,
         engine: handle,
         counters,
-        layout: layout.clone(),
         started: Moment::now(),
     });
     report.metrics.read_from(node.clone());
@@ -127,15 +125,6 @@ fn remove_other_versions(layout: &Layout) {
                 "cannot remove what another version of Weir left; `weir cleanup` removes everything"
             ),
         }
-    }
-}
-
-fn default_capacity() -> Capacity {
-    Capacity {
-        services: table::SERVICES_CAPACITY,
-        slots: table::SLOTS_CAPACITY,
-        backends: table::BACKENDS_CAPACITY,
-        ids: table::SERVICE_COUNTERS_CAPACITY,
     }
 }
 

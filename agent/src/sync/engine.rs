@@ -9,7 +9,7 @@ use tracing::{debug, error, info, warn};
 use weir_core::{
     compile,
     model::{Kind, ObjectName},
-    plan::{Op, PlanError, Programmed, Retired},
+    plan::{Op, Programmed, Retired},
     state::{Change, Cluster, Dirty},
 };
 
@@ -343,11 +343,7 @@ impl<D: Dataplane> Engine<D> {
     fn report_unfit(&mut self, programmed: &Programmed) {
         let unfit: BTreeMap<ObjectName, String> = programmed
             .errors()
-            .map(|failure| {
-                let (PlanError::Full { service, .. } | PlanError::Conflict { service, .. }) =
-                    failure;
-                (service.clone(), failure.to_string())
-            })
+            .map(|failure| (failure.service().clone(), failure.to_string()))
             .collect();
         for (service, text) in &unfit {
             if self.unfit.get(service) != Some(text) {

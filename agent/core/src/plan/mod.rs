@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use weir_abi::service::{proto, scope};
-use weir_abi::{Backend, ServiceEntry, ServiceKey};
+use weir_abi::{Backend, ServiceEntry, ServiceKey, table};
 
 use crate::model::ObjectName;
 
@@ -41,6 +41,18 @@ pub struct Capacity {
     pub backends: u32,
     /// `SERVICE_COUNTERS`, by service port id; id 0 is never used.
     pub ids: u32,
+}
+
+impl Default for Capacity {
+    /// The capacities of [`weir_abi::table`].
+    fn default() -> Self {
+        Self {
+            services: table::SERVICES_CAPACITY,
+            slots: table::SLOTS_CAPACITY,
+            backends: table::BACKENDS_CAPACITY,
+            ids: table::SERVICE_COUNTERS_CAPACITY,
+        }
+    }
 }
 
 /// What was read back from the kernel's tables.

@@ -62,13 +62,7 @@ pub(crate) fn first_sync_child(services: u32, endpoints: u32) -> Result<()> {
     let world = World::builder(PeerCommand::new("/bin/false")).build()?;
     let layout = Layout::new(&world.nodes()[0].bpffs());
     layout.create()?;
-    let capacity = Capacity {
-        services: table::SERVICES_CAPACITY,
-        slots: table::SLOTS_CAPACITY,
-        backends: table::BACKENDS_CAPACITY,
-        ids: table::SERVICE_COUNTERS_CAPACITY,
-    };
-    let _object = Object::open(&layout, &capacity)?;
+    let _object = Object::open(&layout, &Capacity::default())?;
     let mut engine = Engine::new("node1", Kernel::open(&layout)?, Report::default());
 
     let mut spent = Spent::default();

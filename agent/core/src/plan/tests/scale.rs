@@ -57,12 +57,7 @@ fn wish(service: u32, endpoints: u16) -> DesiredService {
 
 #[test]
 fn a_change_costs_what_it_is_itself_in_a_cluster_of_any_size() {
-    let capacity = Capacity {
-        services: weir_abi::table::SERVICES_CAPACITY,
-        slots: weir_abi::table::SLOTS_CAPACITY,
-        backends: weir_abi::table::BACKENDS_CAPACITY,
-        ids: weir_abi::table::SERVICE_COUNTERS_CAPACITY,
-    };
+    let capacity = Capacity::default();
     let mut programmed = Programmed::new(capacity);
     let first = programmed.plan((0..SERVICES).map(|service| wish(service, ENDPOINTS)));
     assert!(first.errors.is_empty());

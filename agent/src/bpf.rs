@@ -16,6 +16,7 @@ const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_DETACH: libc::c_long = 34;
 /// `BPF_LINK_TYPE_TCX`
 const LINK_TYPE_TCX: u32 = 11;
 const BPF_F_BEFORE: u32 = 1 << 3;
@@ -150,6 +151,19 @@ pub fn target_of_tcx_link(link: &impl AsFd) -> io::Result<Option<(u32, u32)>> {
     let info: LinkInfo<[u32; 2]> = link_info(link)?;
     let [ifindex, attach_type] = info.target;
     Ok((info.link_type == LINK_TYPE_TCX && ifindex != 0).then_some((ifindex, attach_type)))
+}
+
+/// Detaches a link now, whoever else still refers to it. One that loses its last reference is detached by the kernel's
+/// workers, some time later.
+///
+/// # Errors
+/// The kernel's: `EOPNOTSUPP` for a kind of link that ends only with its last reference.
+pub fn detach_link(link: &impl AsFd) -> io::Result<()> {
+    #[repr(C)]
+    struct Attr {
+        link_fd: u32,
+    }
+    bpf(BPF_LINK_DETACH, &Attr { link_fd: raw(link) }).map(drop)
 }
 
 /// What a cgroup link is attached to: the cgroup's id, 0 when that cgroup is gone.

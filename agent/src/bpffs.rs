@@ -10,6 +10,8 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock, statfs};
 use weir_abi::VERSION;
 
+use crate::bpf;
+
 /// `BPF_FS_MAGIC` of `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
@@ -114,8 +116,8 @@ impl Layout {
     }
 }
 
-/// Removes a pinned directory tree, links before maps, so that no program outlives its tables. Returns what was removed,
-/// files and directories alike, in that order.
+/// Removes a pinned directory tree, links before maps, so that no program outlives its tables. What is linked is detached when
+/// this returns. Returns what was removed, files and directories alike, in that order.
 ///
 /// # Errors
 /// The first removal that failed.
@@ -137,6 +139,10 @@ pub fn remove_tree(dir: &Path) -> io::Result<Vec<PathBuf>> {
         if path.is_dir() {
             removed.extend(remove_tree(&path)?);
         } else {
+            if dir.file_name().is_some_and(|name| name == "links") {
+                // What cannot be detached at once goes with its file.
+                let _ = bpf::open_pinned(&path).and_then(|link| bpf::detach_link(&link));
+            }
             fs::remove_file(&path)?;
             removed.push(path);
         }

@@ -4,6 +4,7 @@ pub mod api;
 pub mod attach;
 pub mod bpf;
 pub mod bpffs;
+mod capabilities;
 pub mod check;
 pub mod cleanup;
 pub mod cli;

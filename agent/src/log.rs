@@ -24,9 +24,12 @@ pub enum Format {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Level(String);
 
+/// kube's watcher logs every failure that the agent explains better; only who names it hears it.
+const QUIET: &str = "kube_runtime=off";
+
 impl Level {
     fn filter(&self) -> Result<EnvFilter, ParseError> {
-        EnvFilter::builder().parse(&self.0)
+        EnvFilter::builder().parse(format!("{QUIET},{}", self.0))
     }
 }
 
@@ -115,6 +118,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(service = "shop/cart", "programmed");
             tracing::debug!("a detail");
+            tracing::warn!(target: "kube_runtime::watcher", "watch list error");
         });
         let bytes = buffer.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -144,6 +148,12 @@ mod tests {
     fn a_level_can_be_given_by_module() {
         assert!(logged(Format::Text, "warn,weir::log=debug").contains("a detail"));
         assert!(!logged(Format::Text, "debug,weir::log=warn").contains("programmed"));
+    }
+
+    #[test]
+    fn the_watcher_is_heard_only_when_it_is_named() {
+        assert!(!logged(Format::Text, "debug").contains("watch list error"));
+        assert!(logged(Format::Text, "info,kube_runtime=warn").contains("watch list error"));
     }
 
     #[test]

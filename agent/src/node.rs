@@ -11,7 +11,6 @@ use crate::{
         view::{Attachment, ServiceFilter, ServiceView, Status},
     },
     attach::{Attached, INTERFACE_HOOKS},
-    bpffs::Layout,
     dataplane::{Counters, Kernel},
     health::Moment,
     metrics::{self, TableFill},
@@ -33,8 +32,6 @@ pub struct Node {
     pub engine: EngineHandle<Kernel>,
     /// The kernel's counters.
     pub counters: Arc<Counters>,
-    /// Where things are pinned.
-    pub layout: Layout,
     /// When it started.
     pub started: Moment,
 }
@@ -59,7 +56,9 @@ impl api::Engine for Node {
 
     async fn services(&self, filter: ServiceFilter) -> Result<Vec<ServiceView>, Unavailable> {
         let counters = self.counters.clone();
-        let services = self.engine.ask(move |engine| engine.services(&filter, &counters));
+        let services = self
+            .engine
+            .ask(move |engine| engine.services(&filter, &counters));
         services.await.ok_or_else(ending)
     }
 }
@@ -72,8 +71,12 @@ impl metrics::Kernel for Node {
     }
 
     fn verdicts(&self) -> Vec<(Verdict, u64)> {
-        let counted = Verdict::ALL.into_iter().filter(|verdict| *verdict != Verdict::Pass);
-        counted.map(|verdict| (verdict, self.counters.verdict(verdict))).collect()
+        let counted = Verdict::ALL
+            .into_iter()
+            .filter(|verdict| *verdict != Verdict::Pass);
+        counted
+            .map(|verdict| (verdict, self.counters.verdict(verdict)))
+            .collect()
     }
 
     fn tables(&self) -> Vec<TableFill> {
@@ -87,7 +90,10 @@ fn attachment(attached: &Attached) -> Attachment {
     Attachment {
         hook: attached.hook.name.to_owned(),
         target: attached.target.display().to_string(),
-        pinned: attached.link.exists().then(|| attached.link.display().to_string()),
+        pinned: attached
+            .link
+            .exists()
+            .then(|| attached.link.display().to_string()),
     }
 }
 

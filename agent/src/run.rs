@@ -81,7 +81,6 @@ pub async fn run(options: Options) -> Result<()> {
         pods: Some(follower.handle()),
         engine: handle,
         counters,
-        layout: layout.clone(),
         started: Moment::now(),
     });
     report.metrics.read_from(node.clone());
@@ -95,7 +94,11 @@ pub async fn run(options: Options) -> Result<()> {
         }
     };
     let socket = api::Socket::bind(&options.api_socket)?;
-    servers.spawn(http::serve(socket, api::router(node.clone()), until_ended()));
+    servers.spawn(http::serve(
+        socket,
+        api::router(node.clone()),
+        until_ended(),
+    ));
     if let Some(listener) =
         http::bind("--metrics-bind-address", options.metrics_bind_address).await?
     {

@@ -64,21 +64,46 @@ impl Agent {
     /// # Errors
     /// When it cannot be started.
     pub fn spawn(node: &Node, arguments: &[&std::ffi::OsStr]) -> Result<Self> {
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(log_path(node))?;
+        Self::spawn_as(node, node.name(), arguments)
+    }
+
+    /// As [`Agent::spawn`], under another name than the world's: several worlds' nodes in one cluster need different ones.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_as(node: &Node, name: &str, arguments: &[&std::ffi::OsStr]) -> Result<Self> {
+        Self::spawn_command(node, Self::command(node, name, arguments)?)
+    }
+
+    /// The command line of an agent of `node`.
+    ///
+    /// # Errors
+    /// When the binary is missing.
+    pub fn command(node: &Node, name: &str, arguments: &[&std::ffi::OsStr]) -> Result<Command> {
         let mut command = Command::new(weir_bin()?);
         command
             .arg("run")
-            .args(["--node-name", node.name(), "--log-level", "debug"])
+            .args(["--node-name", name, "--log-level", "debug"])
             .arg("--cgroup-root")
             .arg(node.cgroup_root())
             .arg("--bpffs")
             .arg(node.bpffs())
             .arg("--api-socket")
             .arg(socket_path(node))
-            .args(arguments)
+            .args(arguments);
+        Ok(command)
+    }
+
+    /// Starts what is, in the end, an agent of `node` by a command made from [`Agent::command`], and waits for nothing.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_command(node: &Node, mut command: Command) -> Result<Self> {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log_path(node))?;
+        command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
@@ -113,11 +138,7 @@ impl Agent {
     ///
     /// # Errors
     /// When it does not hold in time; with the last error and the log.
-    pub fn wait_until(
-        &self,
-        what: &str,
-        condition: impl Fn(&Self) -> Result<bool>,
-    ) -> Result<()> {
+    pub fn wait_until(&self, what: &str, condition: impl Fn(&Self) -> Result<bool>) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let result = condition(self);
@@ -125,7 +146,10 @@ impl Agent {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("waited {PATIENCE:?} until {what}; last: {result:?}\n{}", self.log());
+                bail!(
+                    "waited {PATIENCE:?} until {what}; last: {result:?}\n{}",
+                    self.log()
+                );
             }
             thread::sleep(Duration::from_millis(10));
         }
@@ -252,7 +276,10 @@ pub fn http_get(
     place.run(|| {
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: weir\r\nConnection: close\r\n\r\n")?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: weir\r\nConnection: close\r\n\r\n"
+        )?;
         let mut response = String::new();
         stream.read_to_string(&mut response)?;
         let (head, body) = response

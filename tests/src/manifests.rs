@@ -58,7 +58,9 @@ impl Manifests {
     /// # Errors
     /// When it is not there.
     pub fn delete(&self, file: &str) -> Result<()> {
-        Ok(fs::remove_file(self.directory.join(format!("{file}.yaml")))?)
+        Ok(fs::remove_file(
+            self.directory.join(format!("{file}.yaml")),
+        )?)
     }
 
     /// Applies a service of port 80, and its slices, one for each family of its addresses.
@@ -119,7 +121,11 @@ pub fn service(name: &str, addresses: &[&str]) -> Value {
 
 fn slice(service: &str, endpoints: &[Endpoint], v6: bool) -> Value {
     let family = if v6 { "IPv6" } else { "IPv4" };
-    let of_family = || endpoints.iter().filter(|endpoint| endpoint.addr.is_ipv6() == v6);
+    let of_family = || {
+        endpoints
+            .iter()
+            .filter(|endpoint| endpoint.addr.is_ipv6() == v6)
+    };
     let port = of_family().next().map_or(0, |endpoint| endpoint.port);
     json!({
         "apiVersion": "discovery.k8s.io/v1",

@@ -1,23 +1,29 @@
 //! `bench`: measures the optimised agent.
 
+use std::process::Command;
+
+use anyhow::Context as _;
+
 use crate::{
-    build,
-    command::{become_it, cargo},
+    command::{become_it, cargo_build, step},
     setup::{self, Purpose, Report},
 };
 
 /// Sets up, builds and becomes the bench harness of `weir-tests`.
 pub(crate) fn bench(arguments: &[String]) -> anyhow::Result<()> {
     setup::ensure(Purpose::Bench, Report::WhenMissing)?;
-    let weir = build::agent(true)?;
-    let mut harness = cargo([
-        "run",
-        "--release",
-        "--package",
-        "weir-tests",
-        "--bin",
-        "bench",
-        "--",
-    ]);
-    become_it(harness.args(arguments).env("WEIR_BIN", weir))
+    let built = step("build the agent and the benches", || {
+        cargo_build(&["--release", "--bin", "weir", "--bin", "bench"])
+    })?;
+    let path = |target| {
+        let executable = built.iter().find(|built| built.target == target);
+        executable
+            .map(|executable| executable.path.clone())
+            .with_context(|| format!("cargo has built no `{target}`"))
+    };
+    become_it(
+        Command::new(path("bench")?)
+            .args(arguments)
+            .env("WEIR_BIN", path("weir")?),
+    )
 }

@@ -18,8 +18,11 @@ pub(crate) fn build(release: bool) -> anyhow::Result<()> {
 }
 
 /// Builds the agent and returns the binary's path.
+///
+/// No package is named: of the same packages, dependencies have the same features, so that
+/// nothing is compiled once for `build`, again for `bench` and again for `test`.
 pub(crate) fn agent(release: bool) -> anyhow::Result<PathBuf> {
-    let mut arguments = vec!["--package", "weir", "--bin", "weir"];
+    let mut arguments = vec!["--bin", "weir"];
     if release {
         arguments.push("--release");
     }

@@ -11,6 +11,6 @@ use crate::{
 /// Sets up, builds and becomes `weir demo`.
 pub(crate) fn demo(arguments: &[String]) -> anyhow::Result<()> {
     setup::ensure(Purpose::Demo, Report::WhenMissing)?;
-    let weir = build::agent(true)?;
+    let weir = build::agent(false)?;
     become_it(Command::new(weir).arg("demo").args(arguments))
 }

@@ -124,6 +124,7 @@ fn clippy_kernel() -> anyhow::Result<()> {
             &compiler.name,
             "cargo",
             "clippy",
+            "--keep-going",
             "--package",
             "weir-ebpf",
         ],

@@ -145,6 +145,8 @@ fn backend(entry: &ServiceEntry, client: &Address, hash: u32) -> Option<Chosen> 
 }
 
 /// `getpeername(2)`: a translated socket's peer is the service that it asked for.
+///
+/// Except for Multipath TCP, where it is the backend: this hook is given the connection's own socket, `connect` its subflow's.
 #[inline(always)]
 pub(crate) fn getpeername(ctx: &SockAddrContext, family: Family) -> i32 {
     let sock = Sock(ctx.sock_addr);

@@ -12,12 +12,12 @@ pub(crate) fn count(verdict: Verdict, id: u32) {
         unsafe { add_one(counter) };
     }
     if let Some(counters) = SERVICE_COUNTERS.get_ptr_mut(id) {
-        // SAFETY: a live, aligned value of a per-CPU array.
-        let counter = unsafe {
-            match verdict {
-                Verdict::Translate => &raw mut (*counters).translated,
-                _ => &raw mut (*counters).refused,
-            }
+        let counter = if verdict == Verdict::Translate {
+            // SAFETY: a live, aligned value of a per-CPU array.
+            unsafe { &raw mut (*counters).translated }
+        } else {
+            // SAFETY: as above.
+            unsafe { &raw mut (*counters).refused }
         };
         // SAFETY: points into that value.
         unsafe { add_one(counter) };

@@ -128,3 +128,18 @@ pub fn markdown_table() -> String {
     }
     table
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_has_this_table() {
+        let readme = include_str!("../../../README.md");
+        let table = readme
+            .split_once("a test compares them -->\n")
+            .and_then(|(_, rest)| rest.split_once("<!-- end of hooks -->"))
+            .map(|(table, _)| table);
+        assert_eq!(table.map(str::trim), Some(markdown_table().trim()));
+    }
+}

@@ -63,13 +63,13 @@ fn attach(object: &mut Object, layout: &Layout, root: &CgroupRoot, hook: &Hook) 
     let path = layout.link(hook.name);
     let (program, program_fd) = object.load_socket_program(hook.program)?;
 
-    let how = match bpf::open_pinned(&path) {
+    let old = match bpf::open_pinned(&path) {
         Ok(link) if bpf::cgroup_of_link(&link)? == root.id => {
             bpf::update_link(&link, &program_fd).context("cannot replace the program")?;
             return Ok(How::Replaced);
         }
-        Ok(_) => How::Moved,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => How::New,
+        Ok(link) => Some(link),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
             return Err(anyhow!(error).context(format!("cannot open {}", path.display())));
         }
@@ -77,11 +77,11 @@ fn attach(object: &mut Object, layout: &Layout, root: &CgroupRoot, hook: &Hook) 
 
     let link = program.attach(&root.dir, CgroupAttachMode::Single)?;
     let link: FdLink = program.take_link(link)?.try_into()?;
-    if how == How::Moved {
-        // The old link stays attached until its last reference goes, which is this file.
+    if let Some(old) = &old {
         fs::remove_file(&path)?;
+        bpf::detach_link(old).context("cannot detach the link to another cgroup")?;
     }
     link.pin(&path)
         .with_context(|| format!("cannot pin the link at {}", path.display()))?;
-    Ok(how)
+    Ok(if old.is_some() { How::Moved } else { How::New })
 }

@@ -8,7 +8,10 @@ use rustix::{
 };
 
 use super::{Finding, Group, State, Target, Thing, kernel};
-use crate::attach::CgroupRoot;
+use crate::{
+    attach::CgroupRoot,
+    capabilities::{BPF, Capabilities, Capability, NET_ADMIN, PERFMON, SYS_ADMIN, SYS_PTRACE},
+};
 
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 /// Inode number of the machine's first cgroup namespace (`PROC_CGROUP_INIT_INO` of `include/linux/proc_ns.h`).
@@ -81,35 +84,17 @@ fn bpffs(target: &Target) -> Finding {
     }
 }
 
-/// Numbers of `include/uapi/linux/capability.h`.
-const NET_ADMIN: u32 = 12;
-const SYS_PTRACE: u32 = 19;
-const SYS_ADMIN: u32 = 21;
-const PERFMON: u32 = 38;
-const BPF: u32 = 39;
-
-/// Whether a set has a capability. CAP_BPF and CAP_PERFMON were carved out of CAP_SYS_ADMIN, which still implies them.
-fn has(set: u64, number: u32) -> bool {
-    let implied = matches!(number, BPF | PERFMON) && set & (1 << SYS_ADMIN) != 0;
-    implied || set & (1 << number) != 0
-}
-
 /// Whether this process has the capabilities that loading any program takes.
 pub(super) fn may_load_programs() -> bool {
-    own_set().is_some_and(|set| {
+    Capabilities::own().is_some_and(|set| {
         [BPF, NET_ADMIN, PERFMON]
             .iter()
-            .all(|number| has(set, *number))
+            .all(|capability| set.has(*capability))
     })
 }
 
-/// This process's effective set.
-fn own_set() -> Option<u64> {
-    effective(&fs::read_to_string("/proc/self/status").ok()?)
-}
-
 fn capabilities() -> Vec<Finding> {
-    let own = own_set();
+    let own = Capabilities::own();
     let wanted = [
         (
             BPF,
@@ -157,20 +142,12 @@ fn capabilities() -> Vec<Finding> {
             },
         ),
     ];
-    let judge = |(number, thing): (u32, Thing)| match own {
-        Some(set) if has(set, number) => thing.is(State::Ok, ""),
+    let judge = |(capability, thing): (Capability, Thing)| match own {
+        Some(set) if set.has(capability) => thing.is(State::Ok, ""),
         Some(_) => thing.is(State::Missing, "this process does not have it"),
         None => thing.is(State::Unknown, "/proc/self/status cannot be read"),
     };
     wanted.into_iter().map(judge).collect()
-}
-
-/// The effective set in `/proc/PID/status`.
-fn effective(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(line.trim(), 16).ok()
 }
 
 fn namespaces() -> Finding {
@@ -278,18 +255,5 @@ fn ipv6() -> Finding {
             "switched off (net.ipv6.conf.all.disable_ipv6)",
         ),
         Err(_) => thing.is(State::Missing, "not in this kernel"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_effective_set_is_read_from_the_status_file() {
-        let status =
-            "Name:\tweir\nCapPrm:\t0000000000000000\nCapEff:\t000001fffeffffff\nCapBnd:\t0\n";
-        assert_eq!(effective(status), Some(0x1ff_feff_ffff));
-        assert_eq!(effective("Name:\tweir\n"), None);
     }
 }

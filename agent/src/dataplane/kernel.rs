@@ -1,6 +1,6 @@
 //! The kernel's own maps.
 
-use std::time::Duration;
+use std::{io::ErrorKind, time::Duration};
 
 use anyhow::{Result, anyhow};
 use aya::maps::{HashMap, LpmTrie, MapData, MapError, PerCpuArray, PerCpuValues, lpm_trie};
@@ -74,10 +74,14 @@ impl Kernel {
     }
 
     fn write_slots(&mut self, offset: u32, ids: &[u32]) -> Result<(), Error> {
-        for (index, id) in (offset as usize..).zip(ids) {
-            if !self.slots.write(index, *id) {
-                return Err(out_of_range(SLOTS, index));
-            }
+        let start = offset as usize;
+        let end = start + ids.len();
+        // All of them or none.
+        if end > self.slots.len() {
+            return Err(out_of_range(SLOTS, end - 1));
+        }
+        for (index, id) in (start..end).zip(ids) {
+            self.slots.write(index, *id);
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
     maps::MapData,
@@ -17,7 +17,10 @@ use tokio::io::{Interest, unix::AsyncFd};
 use weir_abi::table;
 use weir_core::plan::Capacity;
 
-use crate::bpffs::Layout;
+use crate::{
+    bpffs::Layout,
+    capabilities::{self, BPF, Capability, NET_ADMIN, PERFMON},
+};
 
 /// The compiled object, built by `build.rs` from `agent-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapath"));
@@ -40,6 +43,10 @@ pub const PINNED_MAPS: [&str; 15] = [
     table::SERVICE_COUNTERS,
     table::VERDICTS,
 ];
+
+/// What making the maps (BPF), loading programs of this type (BPF and NET_ADMIN), and getting them past the verifier takes
+/// (PERFMON: without it, it allows no arithmetic on pointers to the stack that it cannot fold).
+const NEEDED: [Capability; 3] = [BPF, NET_ADMIN, PERFMON];
 
 /// The loaded object.
 pub struct Object {
@@ -74,9 +81,13 @@ impl Object {
             .map_max_entries(table::MEMBERS, wanted.members)
             .map_max_entries(table::SOURCE_RANGES, wanted.source_ranges)
             .load(OBJECT)
-            .context(
-                "cannot load the datapath object; `weir check` tells what this kernel lacks",
-            )?;
+            .map_err(|error| {
+                refused(
+                    error.into(),
+                    "cannot load the datapath object",
+                    "; `weir check` tells what this kernel lacks",
+                )
+            })?;
         Ok(Self { ebpf })
     }
 
@@ -89,7 +100,7 @@ impl Object {
         MapData::from_pin(&path).with_context(|| format!("cannot open the map {}", path.display()))
     }
 
-    /// Loads a socket hook's program into the kernel and returns its descriptor.
+    /// Loads a socket hook's program into the kernel, unless that was done before, and returns its descriptor.
     ///
     /// # Errors
     /// The verifier's refusal, with its log.
@@ -99,8 +110,15 @@ impl Object {
             .program_mut(name)
             .with_context(|| format!("the datapath object has no program {name}"))?
             .try_into()?;
-        uninterrupted(|| program.load())
-            .with_context(|| format!("the kernel refused the program {name}"))?;
+        if program.fd().is_err() {
+            uninterrupted(|| program.load()).map_err(|error| {
+                refused(
+                    error.into(),
+                    &format!("the kernel refused the program {name}"),
+                    "",
+                )
+            })?;
+        }
         let fd = program.fd()?.try_clone()?;
         Ok((program, fd))
     }
@@ -150,4 +168,11 @@ fn uninterrupted(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(
         }
     }
     load()
+/// Explains why something of the object was refused. If a capability is missing, that is all there is to say: what the kernel
+/// and the verifier say then leads astray.
+fn refused(error: anyhow::Error, what: &str, hint: &str) -> anyhow::Error {
+    match capabilities::lacking(&NEEDED) {
+        Some(why) => anyhow!("{what}: {why}"),
+        None => error.context(format!("{what}{hint}")),
+    }
 }

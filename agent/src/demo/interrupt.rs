@@ -24,7 +24,10 @@ impl Interrupt {
             .context("cannot wait for signals")?;
         let mut signals = {
             let _guard = runtime.enter();
-            [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?]
+            [
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::terminate())?,
+            ]
         };
         thread::Builder::new()
             .name("weir-signals".into())

@@ -58,7 +58,8 @@ pub fn demo(keep: bool) -> Result<()> {
     traffic.mark()?;
     traffic.show(&mut screen, ACT)?;
 
-    screen.act("The agent is killed (SIGKILL) while the traffic goes on: the kernel keeps balancing");
+    screen
+        .act("The agent is killed (SIGKILL) while the traffic goes on: the kernel keeps balancing");
     stage.kill_agent();
     traffic.mark()?;
     traffic.show(&mut screen, ACT / 2)?;
@@ -67,8 +68,18 @@ pub fn demo(keep: bool) -> Result<()> {
     traffic.show(&mut screen, ACT / 2)?;
 
     screen.act("What nobody serves is refused at once, instead of timing out");
-    refused(&mut screen, &client, "demo/lonely, which has no endpoints", (LONELY, 80).into())?;
-    refused(&mut screen, &client, "demo/web on port 81, which it has not", (WEB_V4, 81).into())?;
+    refused(
+        &mut screen,
+        &client,
+        "demo/lonely, which has no endpoints",
+        (LONELY, 80).into(),
+    )?;
+    refused(
+        &mut screen,
+        &client,
+        "demo/web on port 81, which it has not",
+        (WEB_V4, 81).into(),
+    )?;
     let outcome = client.connect((WEB_V4, 80))?;
     if let Some(peer) = outcome.peer {
         screen.say(&format!(
@@ -79,7 +90,11 @@ pub fn demo(keep: bool) -> Result<()> {
 
     let failures = traffic.stop()?;
     screen.summary(&failures);
-    ensure!(failures.failed == 0, "{} connections failed", failures.failed);
+    ensure!(
+        failures.failed == 0,
+        "{} connections failed",
+        failures.failed
+    );
 
     if keep {
         screen.say(&stage.how_to_play());
@@ -97,7 +112,10 @@ fn refused(screen: &mut Screen, client: &Peer, what: &str, to: SocketAddr) -> Re
         "{what}: {errno} after {:.1} ms",
         outcome.elapsed.as_secs_f64() * 1000.0
     ));
-    ensure!(errno == "ECONNREFUSED", "connecting to {to} was not refused: {outcome:?}");
+    ensure!(
+        errno == "ECONNREFUSED",
+        "connecting to {to} was not refused: {outcome:?}"
+    );
     Ok(())
 }
 

@@ -28,7 +28,11 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn build() -> Result<Self> {
-        let web = (1..=3).map(|n| PodSpec::new(format!("web-{n}")).namespace("demo").host(10 + n));
+        let web = (1..=3).map(|n| {
+            PodSpec::new(format!("web-{n}"))
+                .namespace("demo")
+                .host(10 + n)
+        });
         let world = World::builder(PeerCommand::current_exe("demo-peer")?)
             .pods(web)
             .pod(PodSpec::new("client").namespace("demo").host(100))
@@ -99,7 +103,10 @@ impl Stage {
                 bail!("the agent ended ({status}):\n{}", self.log_tail());
             }
             if Instant::now() > deadline {
-                bail!("the agent is not ready after {PATIENCE:?}:\n{}", self.log_tail());
+                bail!(
+                    "the agent is not ready after {PATIENCE:?}:\n{}",
+                    self.log_tail()
+                );
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -115,7 +122,10 @@ impl Stage {
             .stderr(Stdio::null())
             .output()?;
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        Ok(status["sync"]["last_age_seconds"].is_number() && status["sync"]["last_error"].is_null())
+        Ok(
+            status["sync"]["last_age_seconds"].is_number()
+                && status["sync"]["last_error"].is_null(),
+        )
     }
 
     fn log_tail(&self) -> String {
@@ -185,7 +195,10 @@ impl Stage {
             .arg(self.socket())
             .output()?;
         if !output.status.success() {
-            bail!("weir cleanup failed: {}", String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "weir cleanup failed: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         let name = self.world.name().clone();
         self.servers.clear();

@@ -51,7 +51,10 @@ mod tests {
         let mut backoff = Backoff::default();
         assert!(backoff.is_over(now));
         let waits: Vec<u128> = (0..9).map(|_| backoff.fail(now).as_millis()).collect();
-        assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        assert_eq!(
+            waits,
+            [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]
+        );
         assert!(!backoff.is_over(now));
         assert!(backoff.is_over(now + LONGEST));
         backoff.reset();

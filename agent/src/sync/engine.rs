@@ -150,8 +150,14 @@ impl<D: Dataplane> Engine<D> {
                 self.report_skipped(kind);
             }
             Event::WatchFailed { kind, error } => {
-                warn!(%kind, error, "watch failed");
-                self.source(kind).error = Some(error);
+                let source = self.source(kind);
+                // An outage fails every few seconds: said once, and again when the reason is another.
+                if source.error.as_ref() == Some(&error) {
+                    debug!(%kind, error, "watch failed again");
+                } else {
+                    warn!(%kind, error, "watch failed");
+                }
+                source.error = Some(error);
             }
             Event::WatchStarted { kind } => {
                 info!(%kind, "watching");
@@ -277,7 +283,7 @@ impl<D: Dataplane> Engine<D> {
             Err(failure) => {
                 self.dirty.triggers.extend(triggers);
                 let took = self.report.failed(&syncing, full);
-                let wait = self.failed(&failure, took);
+                let wait = self.failed(failure, took);
                 error!(%failure, retry_in = ?wait, "cannot write the kernel tables; they stay as they were");
                 return;
             }
@@ -366,11 +372,7 @@ impl<D: Dataplane> Engine<D> {
     fn report_unfit(&mut self, programmed: &Programmed) {
         let unfit: BTreeMap<ObjectName, String> = programmed
             .errors()
-            .map(|failure| {
-                let (PlanError::Full { service, .. } | PlanError::Conflict { service, .. }) =
-                    failure;
-                (service.clone(), failure.to_string())
-            })
+            .map(|failure| (failure.service().clone(), failure.to_string()))
             .collect();
         for (service, text) in &unfit {
             if self.unfit.get(service) != Some(text) {

@@ -48,9 +48,8 @@ impl NoLocalEndpoints {
             self.services.insert(desired.name.clone(), now)
         };
         let before = before.unwrap_or_default();
-        let count = |count: usize, before: bool, now: bool| {
-            count + usize::from(now) - usize::from(before)
-        };
+        let count =
+            |count: usize, before: bool, now: bool| count + usize::from(now) - usize::from(before);
         self.counts.internal = count(self.counts.internal, before.internal, now.internal);
         self.counts.external = count(self.counts.external, before.external, now.external);
     }

@@ -114,8 +114,7 @@ impl<D: Dataplane> Engine<D> {
     /// The services that match, by name, with what `counters` has counted for them.
     #[must_use]
     pub fn services(&self, filter: &ServiceFilter, counters: &Counters) -> Vec<ServiceView> {
-        let ids: HashMap<ServicePort, u32> =
-            self.service_ports().into_iter().collect();
+        let ids: HashMap<ServicePort, u32> = self.service_ports().into_iter().collect();
         let matching = self
             .cluster
             .services()
@@ -184,10 +183,7 @@ fn frontends(port: &DesiredPort) -> Vec<FrontendView> {
     port.frontends
         .iter()
         .map(|frontend| FrontendView {
-            address: SocketAddr::new(
-                frontend.key.addr.into(),
-                u16::from_be(frontend.key.port_be),
-            ),
+            address: SocketAddr::new(frontend.key.addr.into(), u16::from_be(frontend.key.port_be)),
             scope: match frontend.key.scope {
                 scope::EXTERNAL => "external",
                 _ => "internal",

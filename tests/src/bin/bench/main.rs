@@ -26,8 +26,8 @@ fn main() -> ExitCode {
 
 fn bench(arguments: &[&str]) -> Result<()> {
     match arguments {
-        [] | ["services"] => services::bench(services::Options::default()),
-        ["services", "--quick"] => services::bench(services::Options::quick()),
+        [] | ["services"] => services::bench(&services::Options::default()),
+        ["services", "--quick"] => services::bench(&services::Options::quick()),
         // A process of its own, so that its memory is its own.
         ["first-sync", services, endpoints] => {
             control::first_sync_child(services.parse()?, endpoints.parse()?)

@@ -42,12 +42,15 @@ impl Options {
     }
 }
 
-pub(crate) fn bench(options: Options) -> Result<()> {
-    let traffic = traffic(&options)?;
-    let control = control(&options)?;
+pub(crate) fn bench(options: &Options) -> Result<()> {
+    let traffic = traffic(options)?;
+    let control = control(options)?;
     fs::create_dir_all("target/bench")?;
     let json = json!({"traffic": traffic, "control": control});
-    fs::write("target/bench/services.json", serde_json::to_vec_pretty(&json)?)?;
+    fs::write(
+        "target/bench/services.json",
+        serde_json::to_vec_pretty(&json)?,
+    )?;
     println!("\nwritten to target/bench/services.json");
     Ok(())
 }
@@ -56,19 +59,31 @@ pub(crate) fn bench(options: Options) -> Result<()> {
 type Row = (&'static str, fn(&traffic::Rows) -> &Ratios);
 
 const ROWS: [Row; 7] = [
-    ("connects per second, pod to ClusterIP, IPv4", |rows| &rows.connects),
-    ("connects per second, pod to ClusterIP, IPv6", |rows| &rows.connects_v6),
-    ("connects per second, host to ClusterIP", |rows| &rows.connects_from_host),
+    ("connects per second, pod to ClusterIP, IPv4", |rows| {
+        &rows.connects
+    }),
+    ("connects per second, pod to ClusterIP, IPv6", |rows| {
+        &rows.connects_v6
+    }),
+    ("connects per second, host to ClusterIP", |rows| {
+        &rows.connects_from_host
+    }),
     ("CPU of the client per connect", |rows| &rows.connect_cpu),
     ("request/response latency, median", |rows| &rows.latency_p50),
-    ("request/response latency, 99th of 100", |rows| &rows.latency_p99),
-    ("connects per second, pod IP, against a node without an agent", |rows| {
-        &rows.direct_with_agent
+    ("request/response latency, 99th of 100", |rows| {
+        &rows.latency_p99
     }),
+    (
+        "connects per second, pod IP, against a node without an agent",
+        |rows| &rows.direct_with_agent,
+    ),
 ];
 
 fn traffic(options: &Options) -> Result<serde_json::Value> {
-    eprintln!("building {} nodes side by side ...", options.sizes.len() + 1);
+    eprintln!(
+        "building {} nodes side by side ...",
+        options.sizes.len() + 1
+    );
     let untouched = Untouched::build()?;
     let mut sites = options
         .sizes
@@ -113,8 +128,13 @@ fn traffic(options: &Options) -> Result<serde_json::Value> {
 }
 
 fn control(options: &Options) -> Result<serde_json::Value> {
-    println!("\nFirst sync and one change, through the real code path into real maps; {} runs, the median\n", options.first_syncs);
-    println!("| services x endpoints | first sync: wall | CPU | anonymous memory | one slice change: median | 99th of 100 |");
+    println!(
+        "\nFirst sync and one change, through the real code path into real maps; {} runs, the median\n",
+        options.first_syncs
+    );
+    println!(
+        "| services x endpoints | first sync: wall | CPU | anonymous memory | one slice change: median | 99th of 100 |"
+    );
     println!("| --- | --- | --- | --- | --- | --- |");
     let mut result = serde_json::Map::new();
     for services in [10, 1_000, 10_000] {

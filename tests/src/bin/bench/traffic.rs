@@ -57,10 +57,17 @@ impl Site {
         let server = world.pod("server")?.peer()?;
         server.bench_server(SERVED)?;
         let manifests = Manifests::new(node.run_directory())?;
-        manifests.service("web", &SERVICE, &endpoints_of(&[&world.pod("server")?], SERVED))?;
+        manifests.service(
+            "web",
+            &SERVICE,
+            &endpoints_of(&[&world.pod("server")?], SERVED),
+        )?;
         let filling: Vec<Value> = (1..services).flat_map(filling).collect();
         let list = json!({"apiVersion": "v1", "kind": "List", "items": filling});
-        fs::write(manifests.path().join("filling.json"), serde_json::to_vec(&list)?)?;
+        fs::write(
+            manifests.path().join("filling.json"),
+            serde_json::to_vec(&list)?,
+        )?;
         let agent = Agent::start(node, manifests.path())?;
         Ok(Self {
             services,
@@ -76,7 +83,7 @@ impl Site {
     /// One round of everything. `untouched` is a site without an agent.
     pub(crate) fn round(&mut self, untouched: &Untouched, each: Duration) -> Result<()> {
         let pod = self.world.pod("server")?.addresses();
-        let [v4, v6] = SERVICE.map(|addr| addr.parse::<IpAddr>());
+        let [v4, v6] = SERVICE.map(str::parse::<IpAddr>);
         let (service, service_v6) = (SocketAddr::new(v4?, 80), SocketAddr::new(v6?, 80));
         let (direct, direct_v6) = ((pod.v4, SERVED).into(), (pod.v6, SERVED).into());
         let connect = |peer: &Peer, to| run(peer, to, BenchKind::Connect, each);
@@ -84,10 +91,13 @@ impl Site {
         let reference = connect(&self.client, direct)?;
         let measured = connect(&self.client, service)?;
         self.rows.connects.push(measured.rate(), reference.rate());
-        self.rows.connect_cpu.push(cpu_per_operation(&measured), cpu_per_operation(&reference));
         self.rows
-            .direct_with_agent
-            .push(reference.rate(), connect(&untouched.client, untouched.direct)?.rate());
+            .connect_cpu
+            .push(cpu_per_operation(&measured), cpu_per_operation(&reference));
+        self.rows.direct_with_agent.push(
+            reference.rate(),
+            connect(&untouched.client, untouched.direct)?.rate(),
+        );
         self.rows.connects_v6.push(
             connect(&self.client, service_v6)?.rate(),
             connect(&self.client, direct_v6)?.rate(),
@@ -99,8 +109,12 @@ impl Site {
         let talk = |to| run(&self.client, to, BenchKind::RequestResponse, each);
         let (measured, reference) = (talk(service)?, talk(direct)?);
         let seconds = |duration: Duration| duration.as_secs_f64();
-        self.rows.latency_p50.push(seconds(measured.p50), seconds(reference.p50));
-        self.rows.latency_p99.push(seconds(measured.p99), seconds(reference.p99));
+        self.rows
+            .latency_p50
+            .push(seconds(measured.p50), seconds(reference.p50));
+        self.rows
+            .latency_p99
+            .push(seconds(measured.p99), seconds(reference.p99));
         Ok(())
     }
 }
@@ -131,7 +145,11 @@ impl Untouched {
 
 fn run(peer: &Peer, to: SocketAddr, kind: BenchKind, each: Duration) -> Result<BenchReport> {
     let report = peer.bench(BenchSpec::new(to, kind, each))?.wait()?;
-    ensure!(report.failed.is_empty(), "{kind:?} to {to} failed: {:?}", report.failed);
+    ensure!(
+        report.failed.is_empty(),
+        "{kind:?} to {to} failed: {:?}",
+        report.failed
+    );
     Ok(report)
 }
 
@@ -171,6 +189,9 @@ pub(crate) fn check(site: &Site) -> Result<()> {
     let entries = site.agent.metric(r#"weir_map_entries{map="SERVICES"}"#)?;
     // Two for each address of each service; `web` has two addresses.
     let expected = f64::from(site.services) * 2.0 + 2.0;
-    ensure!(entries == expected, "{entries} entries instead of {expected}");
+    ensure!(
+        entries == expected,
+        "{entries} entries instead of {expected}"
+    );
     Ok(())
 }

@@ -11,6 +11,7 @@ use crate::{
         view::{Attachment, ServiceFilter, ServiceView, Status},
     },
     attach::{Attached, INTERFACE_HOOKS},
+    bpffs::Layout,
     dataplane::{Counters, Kernel},
     health::Moment,
     metrics::{self, TableFill},
@@ -32,6 +33,8 @@ pub struct Node {
     pub engine: EngineHandle<Kernel>,
     /// The kernel's counters.
     pub counters: Arc<Counters>,
+    /// Where what is attached is pinned.
+    pub layout: Layout,
     /// When it started.
     pub started: Moment,
 }

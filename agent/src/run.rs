@@ -9,7 +9,10 @@ use tokio::{
     task::JoinSet,
 };
 use tracing::{info, warn};
-use weir_core::plan::Capacity;
+use weir_core::{
+    plan::Capacity,
+    settings::{NodePortAddresses, Settings},
+};
 
 use crate::{
     api,
@@ -56,7 +59,14 @@ pub async fn run(options: Options) -> Result<()> {
     let config = kernel.config();
     configure(&config)?;
     let attached = attach::attach_socket_hooks(&mut object, &layout, &root)?;
-    let follower = follow_pods(&mut object, &layout, &root, config.clone(), &node_name, &options)?;
+    let follower = follow_pods(
+        &mut object,
+        &layout,
+        &root,
+        config.clone(),
+        &node_name,
+        &options,
+    )?;
 
     let report = Report::default();
     let node_ports = NodePorts::new(&options.nodeport_addresses)?;
@@ -81,6 +91,7 @@ pub async fn run(options: Options) -> Result<()> {
         pods: Some(follower.handle()),
         engine: handle,
         counters,
+        layout: layout.clone(),
         started: Moment::now(),
     });
     report.metrics.read_from(node.clone());
@@ -215,10 +226,7 @@ fn health_checks(report: &Report, settings: &Settings) -> HealthChecks {
 
 /// Ends connections to deleted endpoints in this node's own network namespace and those of its pods.
 fn reaper(pods: pods::Handle) -> Result<Reaper> {
-    let reaper = Reaper::start(
-        move || pods.view().namespaces(),
-        |ended| info!(?ended, "ended connections to deleted endpoints"),
-    );
+    let reaper = Reaper::start(move || pods.view().namespaces.clone(), |_| {});
     reaper.context("cannot start the thread that ends connections")
 }
 
@@ -234,7 +242,15 @@ async fn open_source(options: &Options, node_name: &str) -> Result<Source> {
                 nodes: source::kube::Breadth::ThisNode,
                 pods: source::kube::Breadth::ThisNode,
             })
-            .await?,
+            .await?
+            .bootstrap(source::kube::Bootstrap {
+                servers: options
+                    .apiserver
+                    .iter()
+                    .map(|server| server.0.clone())
+                    .collect(),
+                memory: Some(options.api_socket.with_file_name("apiservers.json")),
+            }),
         ),
     })
 }

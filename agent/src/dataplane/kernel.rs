@@ -1,6 +1,6 @@
 //! The kernel's own maps.
 
-use std::{io::ErrorKind, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use aya::maps::{HashMap, LpmTrie, MapData, MapError, PerCpuArray, PerCpuValues, lpm_trie};

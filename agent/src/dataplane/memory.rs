@@ -187,7 +187,8 @@ impl Dataplane for Memory {
                 self.source_ranges.insert(prefix, *key);
             }
             Op::RemoveSourceRange { key, prefix_len } => {
-                self.source_ranges.remove(&(key.id, key.addr.0, *prefix_len));
+                self.source_ranges
+                    .remove(&(key.id, key.addr.0, *prefix_len));
             }
             Op::BumpEpoch => self.epoch = self.epoch.wrapping_add(1),
         }

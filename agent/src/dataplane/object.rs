@@ -168,6 +168,8 @@ fn uninterrupted(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(
         }
     }
     load()
+}
+
 /// Explains why something of the object was refused. If a capability is missing, that is all there is to say: what the kernel
 /// and the verifier say then leads astray.
 fn refused(error: anyhow::Error, what: &str, hint: &str) -> anyhow::Error {

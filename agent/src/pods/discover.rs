@@ -135,6 +135,13 @@ impl Discovery {
         errors.filter_map(|(uid, known)| Some((uid, known.error.as_deref()?)))
     }
 
+    /// The pods' own network namespaces, each by a process that is in it.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = PathBuf> {
+        let own = self.pods.values();
+        let own = own.filter(|known| known.network != Network::Node);
+        own.filter_map(|known| Some(format!("/proc/{}/ns/net", known.witness?.pid).into()))
+    }
+
     /// The interfaces of the last scan, and a connection to ask more.
     pub(super) fn links(&mut self) -> (&[Link], &mut Connection) {
         (&self.links, &mut self.netlink)

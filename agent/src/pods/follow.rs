@@ -379,6 +379,7 @@ impl Followed {
             devices,
             left: self.chosen.left.clone(),
             failures: unread.chain(self.reconciler.failures().cloned()).collect(),
+            namespaces: self.discovery.namespaces().collect(),
         };
         let mut shared = self
             .shared

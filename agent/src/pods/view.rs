@@ -1,6 +1,6 @@
 //! What people are told of pods and devices.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,9 @@ pub struct View {
     pub left: Vec<LeftDevice>,
     /// What does not work, and is tried again.
     pub failures: Vec<Failure>,
+    /// The pods' network namespaces, by a process in each: `/proc/PID/ns/net`.
+    #[serde(skip)]
+    pub namespaces: Vec<PathBuf>,
 }
 
 /// A pod's interface.

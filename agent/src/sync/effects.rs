@@ -64,13 +64,18 @@ impl Effects {
         let Some(reaper) = &self.reaper else {
             return;
         };
-        let deleted = gone.iter().filter(|endpoint| !cluster.has_endpoint(endpoint));
+        let deleted = gone
+            .iter()
+            .filter(|endpoint| !cluster.has_endpoint(endpoint));
         let deleted = deleted.filter_map(|endpoint| {
             let protocol = [Protocol::Tcp, Protocol::Udp]
                 .into_iter()
                 .find(|protocol| *protocol as u8 == endpoint.proto)?;
             let port = u16::from_be(endpoint.port_be);
-            Some(Endpoint::new(SocketAddr::new(endpoint.addr.into(), port), protocol))
+            Some(Endpoint::new(
+                SocketAddr::new(endpoint.addr.into(), port),
+                protocol,
+            ))
         });
         reaper.end(deleted.collect());
     }

@@ -9,14 +9,12 @@ use tracing::{debug, error, info, warn};
 use weir_core::{
     compile,
     model::{Kind, ObjectName},
-    plan::{Op, PlanError, Programmed, Retired},
+    plan::{Op, Programmed, Retired},
     settings::Settings,
     state::{Change, Cluster, Dirty},
 };
 
-use super::{
-    backoff::Backoff, effects::Effects, locality::NoLocalEndpoints, report::Report,
-};
+use super::{backoff::Backoff, effects::Effects, locality::NoLocalEndpoints, report::Report};
 use crate::{
     dataplane::{Dataplane, Error},
     source::{Event, Subject},
@@ -48,6 +46,8 @@ pub struct Engine<D> {
     retired_since: Option<Instant>,
     last_event: Option<Instant>,
     node_was_there: bool,
+    effects: Effects,
+    health_checks: compile::HealthChecks,
     started: jiff::Timestamp,
     backoff: Backoff,
     pub(super) report: Report,

@@ -37,7 +37,7 @@ fn connections_of_every_family_are_translated_and_keep_the_name_they_asked_for()
         "IPv4, plain and mapped"
     );
     assert_eq!(stage.counters.service(2), counted(2));
-    assert_eq!(stage.verdicts(), [0, 6, 0, 0, 0, 0]);
+    assert_eq!(stage.given(), [(Verdict::Translate, 6)]);
 
     // What is no service is not touched and not counted.
     let direct = stage.target(V4.into());
@@ -47,7 +47,7 @@ fn connections_of_every_family_are_translated_and_keep_the_name_they_asked_for()
         (true, Some(direct)),
         "{outcome:?}"
     );
-    assert_eq!(stage.verdicts(), [0, 6, 0, 0, 0, 0]);
+    assert_eq!(stage.given(), [(Verdict::Translate, 6)]);
     Ok(())
 }
 
@@ -111,7 +111,7 @@ fn counters_are_exact_under_parallel_load() -> Result<()> {
             assert_eq!(report.ok, EACH, "{to}: {report:?}");
         }
     }
-    assert_eq!(stage.verdicts(), [0, 4 * EACH, 2 * EACH, 0, 0, 0]);
+    assert_eq!(stage.given(), [(Verdict::Translate, 4 * EACH), (Verdict::NoEndpoints, 2 * EACH)]);
     for id in [1, 2] {
         let counted = stage.counters.service(id);
         assert_eq!(

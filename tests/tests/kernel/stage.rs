@@ -31,6 +31,8 @@ pub(crate) const CAPACITY: Capacity = Capacity {
     slots: 5000,
     backends: 1000,
     ids: 100,
+    members: 5000,
+    source_ranges: 100,
 };
 
 pub(crate) struct Stage {
@@ -125,6 +127,12 @@ impl Stage {
     /// How often each verdict was given.
     pub(crate) fn verdicts(&self) -> [u64; Verdict::ALL.len()] {
         Verdict::ALL.map(|verdict| self.counters.verdict(verdict))
+    }
+
+    /// The verdicts that were given at all, and how often.
+    pub(crate) fn given(&self) -> Vec<(Verdict, u64)> {
+        let given = Verdict::ALL.into_iter().zip(self.verdicts());
+        given.filter(|(_, count)| *count > 0).collect()
     }
 
     /// What the helper `sockets` saw, run in the client's pod.

@@ -193,6 +193,7 @@ fn adopted_tables_keep_their_size_and_content() -> Result<()> {
         slots: 2 * CAPACITY.slots,
         backends: CAPACITY.backends / 2,
         ids: CAPACITY.ids + 1,
+        ..CAPACITY
     };
     stage.object = Object::open(&stage.layout, &wanted)?;
     let mut kernel = Kernel::open(&stage.layout)?;

@@ -2,4 +2,5 @@
 
 pub mod agent;
 pub mod control_plane;
+pub mod kube_proxy;
 pub mod manifests;

@@ -1,4 +1,4 @@
-//! The one thing that tests ask of etcd: to forget.
+//! What tests and benches ask of etcd: to forget, and to take many objects at once.
 
 use std::{
     io::{Read, Write},
@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
 use super::components::ETCD_PORT;
@@ -26,6 +27,24 @@ pub(super) fn compact() -> Result<u64> {
         &json!({ "revision": revision_text, "physical": true }),
     )?;
     Ok(revision)
+}
+
+/// How many operations etcd takes in one transaction (`--max-txn-ops`).
+const MOST_OPERATIONS: usize = 128;
+
+/// Writes values under their keys. To be called inside the control plane's namespace.
+pub(super) fn put(values: &[(String, String)]) -> Result<()> {
+    for values in values.chunks(MOST_OPERATIONS) {
+        let operations: Vec<Value> = values
+            .iter()
+            .map(|(key, value)| {
+                let (key, value) = (BASE64_STANDARD.encode(key), BASE64_STANDARD.encode(value));
+                json!({ "requestPut": { "key": key, "value": value } })
+            })
+            .collect();
+        post("/v3/kv/txn", &json!({ "success": operations }))?;
+    }
+    Ok(())
 }
 
 /// One request to etcd's JSON gateway. HTTP/1.0 asks for a plain body that ends with the connection.

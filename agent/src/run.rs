@@ -22,16 +22,13 @@ use crate::{
     dataplane::{Config, Counters, Kernel, Object},
     health::{self, Moment},
     healthcheck::HealthChecks,
-    http, metrics,
+    http, masquerade, metrics,
     node::Node,
-    pods,
+    pods, redirect,
     sockets::Reaper,
     source::{self, Source},
     sync::{self, Effects, Engine, Report},
 };
-
-/// Above what Linux gives to sockets by itself (`net.ipv4.ip_local_port_range`: 32768 to 60999).
-const MASQUERADE_PORTS: std::ops::RangeInclusive<u16> = 61000..=65535;
 
 /// How often to say that another agent still holds the node's lock.
 const LOCK_REMINDER: Duration = Duration::from_secs(10);
@@ -58,6 +55,7 @@ pub async fn run(options: Options) -> Result<()> {
     let root = CgroupRoot::open(options.cgroup_root.as_deref())?;
     let config = kernel.config();
     configure(&config)?;
+    redirect::follow(options.local_redirect, config.clone());
     let attached = attach::attach_socket_hooks(&mut object, &layout, &root)?;
     let follower = follow_pods(
         &mut object,
@@ -171,11 +169,11 @@ fn capacity(options: &Options) -> Capacity {
 /// What the packet programs know of the node before its Node object is known.
 fn configure(config: &Config) -> Result<()> {
     let cookie = pods::netns_cookie().context("cannot identify this network namespace")?;
+    let ports = masquerade::ports()?;
     config.update(|config| {
         config.netns_cookie = cookie;
-        config.masquerade_port_first = *MASQUERADE_PORTS.start();
-        config.masquerade_port_last = *MASQUERADE_PORTS.end();
-        config.flags |= weir_abi::config::flags::LOCAL_REDIRECT;
+        config.masquerade_port_first = *ports.start();
+        config.masquerade_port_last = *ports.end();
     })?;
     Ok(())
 }

@@ -53,7 +53,11 @@ pub struct Dirty {
     pub triggers: Vec<jiff::Timestamp>,
     /// Endpoints that were in a slice and, after that change, were in none of any service's, whatever their condition:
     /// deleted, not merely unready or terminating. A later change may have brought one back: ask
-    /// [`Cluster::has_endpoint`] before anything is done to its connections.
+    /// [`Cluster::lives`] before anything is done to its connections.
+    ///
+    /// Not among them are those that only lost their service: a slice that is deleted as a whole says nothing of the pods
+    /// that were not terminating, which go on living when their Service is deleted. Nor are API servers, which are no pods
+    /// and drop out of `default/kubernetes` while they still serve.
     pub deleted: BTreeSet<BackendAddr>,
 }
 
@@ -222,7 +226,9 @@ impl Cluster {
         }
         let former = self.slices.get(&slice.name);
         let gone = self.endpoints.replace(former, Some(&slice));
-        dirty.deleted.extend(gone);
+        if !slice.service.as_ref().is_some_and(is_api_servers) {
+            dirty.deleted.extend(gone);
+        }
         self.slices.insert(slice.name.clone(), slice);
     }
 
@@ -235,9 +241,11 @@ impl Cluster {
             }
             Kind::EndpointSlice => {
                 if let Some(slice) = self.slices.remove(name) {
-                    dirty
-                        .deleted
-                        .extend(self.endpoints.replace(Some(&slice), None));
+                    let gone = self.endpoints.replace(Some(&slice), None);
+                    if !slice.service.as_ref().is_some_and(is_api_servers) {
+                        let ending = |gone: &BackendAddr| slice.is_terminating(gone.addr.into());
+                        dirty.deleted.extend(gone.into_iter().filter(ending));
+                    }
                     self.unlink(slice.service.as_ref(), name, dirty);
                 }
             }
@@ -389,6 +397,17 @@ impl Cluster {
         self.endpoints.contains(endpoint)
     }
 
+    /// Whether connections to an endpoint are still somebody's: it is in a slice, or a pod that is known and does not end has
+    /// its address. A pod that was given other labels is no endpoint any more, and still serves who is connected to it.
+    #[must_use]
+    pub fn lives(&self, endpoint: &BackendAddr) -> bool {
+        let addr: IpAddr = endpoint.addr.into();
+        self.has_endpoint(endpoint)
+            || self
+                .pods()
+                .any(|pod| !pod.finished && !pod.terminating && pod.ips.contains(&addr))
+    }
+
     /// The node whose point of view this is, once it is known.
     #[must_use]
     pub fn this_node(&self) -> Option<&Node> {
@@ -460,6 +479,11 @@ impl Cluster {
             Kind::Pod => self.pods.len(),
         }
     }
+}
+
+/// Whether the service is that of the API servers.
+fn is_api_servers(service: &ObjectName) -> bool {
+    (&*service.namespace, &*service.name) == ("default", "kubernetes")
 }
 
 #[cfg(test)]

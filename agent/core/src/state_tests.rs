@@ -283,7 +283,10 @@ fn an_endpoint_is_deleted_when_the_last_slice_has_let_it_go() {
     assert!(apply(gone("b")).is_empty());
     assert_eq!(apply(gone("a")), one);
 
+    // Deleted with its service, an endpoint may live on.
     apply(Change::Apply(slice("a", "cart", NOON, "")));
+    assert!(apply(gone("a")).is_empty());
+    apply(Change::Apply(slice("a", "cart", NOON, terminating)));
     assert_eq!(apply(replace(Kind::EndpointSlice, Vec::new())), one);
     // A slice that is no service's keeps nobody.
     apply(Change::Apply(slice("a", "cart", NOON, "")));
@@ -298,10 +301,38 @@ fn an_endpoint_is_deleted_when_the_last_slice_has_let_it_go() {
 fn an_endpoint_that_came_back_is_known() {
     let mut cluster = Cluster::new("n1");
     cluster.apply(Change::Apply(slice("a", "cart", NOON, "")));
-    let mut dirty = cluster.apply(replace(Kind::EndpointSlice, Vec::new()));
+    let Object::EndpointSlice(mut empty) = slice("a", "cart", NOON, "") else {
+        panic!("a slice")
+    };
+    empty.endpoints = Vec::new();
+    let mut dirty = cluster.apply(Change::Apply(Object::EndpointSlice(empty)));
     let endpoint = *dirty.deleted.first().expect("deleted");
     assert!(!cluster.has_endpoint(&endpoint));
     dirty.merge(cluster.apply(Change::Apply(slice("b", "cart", NOON, ""))));
     assert_eq!(dirty.deleted.len(), 1);
     assert!(cluster.has_endpoint(&endpoint));
+}
+
+#[test]
+fn a_pod_that_was_given_other_labels_lives_on_and_one_that_ends_does_not() {
+    let mut cluster = Cluster::new("n1");
+    let pod = |extra: &str| {
+        let json = format!(
+            r#"{{"metadata": {{"namespace": "shop", "name": "cart-0" {extra}}},
+                 "status": {{"phase": "Running", "podIPs": [{{"ip": "10.0.0.1"}}]}}}}"#
+        );
+        let api: core::Pod = serde_json::from_str(&json).expect("a Pod");
+        Change::Apply(Object::Pod(Pod::reduce(&api).expect("valid")))
+    };
+    cluster.apply(pod(""));
+    cluster.apply(Change::Apply(slice("a", "cart", NOON, "")));
+    let Object::EndpointSlice(mut empty) = slice("a", "cart", NOON, "") else {
+        panic!("a slice")
+    };
+    empty.endpoints = Vec::new();
+    let dirty = cluster.apply(Change::Apply(Object::EndpointSlice(empty)));
+    let endpoint = *dirty.deleted.first().expect("no endpoint any more");
+    assert!(cluster.lives(&endpoint), "only its labels are others");
+    cluster.apply(pod(r#", "deletionTimestamp": "2026-01-01T12:00:00Z""#));
+    assert!(!cluster.lives(&endpoint));
 }

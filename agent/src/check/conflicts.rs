@@ -89,7 +89,7 @@ fn rules() -> Finding {
 }
 
 /// (table, chain) of every nftables chain; what iptables-nft makes is among them.
-pub(super) fn chains() -> io::Result<Vec<(String, String)>> {
+pub(crate) fn chains() -> io::Result<Vec<(String, String)>> {
     // `struct nfgenmsg`: any family.
     let answers = match request(NETFILTER, GET_CHAINS, &[0; 4], Expect::Dump) {
         Ok(answers) => answers,

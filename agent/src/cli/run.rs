@@ -12,6 +12,7 @@ use super::{
 use crate::{
     http::BindAddress,
     log::{Format, Level},
+    redirect::LocalRedirect,
 };
 
 /// Everything `weir run` can be told. Each option is also an environment variable; the option wins.
@@ -109,6 +110,17 @@ pub struct Options {
         help_heading = "Services"
     )]
     pub external_ips: bool,
+
+    /// Whether packets between pods of this node are handed over directly, past the node's own rules
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        env = "WEIR_LOCAL_REDIRECT",
+        default_value = "auto",
+        help_heading = "Services"
+    )]
+    pub local_redirect: LocalRedirect,
 
     /// The cgroup v2 directory below which processes are served: the root of the node [default: where cgroup2 is mounted]
     #[arg(

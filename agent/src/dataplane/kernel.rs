@@ -1,6 +1,6 @@
 //! The kernel's own maps.
 
-use std::time::Duration;
+use std::{io::ErrorKind, time::Duration};
 
 use anyhow::{Result, anyhow};
 use aya::maps::{HashMap, LpmTrie, MapData, MapError, PerCpuArray, PerCpuValues, lpm_trie};
@@ -223,8 +223,9 @@ impl Counters {
 /// Gone already is what was asked for.
 fn removed(map: &'static str, result: Result<(), MapError>) -> Result<(), Error> {
     match result {
-        Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
-        Err(e) => Err(map_error(map, e)),
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(e)) if e.io_error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result.map_err(|e| map_error(map, e)),
     }
 }
 

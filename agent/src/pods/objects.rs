@@ -124,6 +124,7 @@ mod tests {
             finished,
             ips: vec![[10, 0, 0, ip].into()],
             labels: Box::default(),
+            terminating: false,
             opt_out: false,
         })
     }

@@ -64,9 +64,7 @@ impl Effects {
         let Some(reaper) = &self.reaper else {
             return;
         };
-        let deleted = gone
-            .iter()
-            .filter(|endpoint| !cluster.has_endpoint(endpoint));
+        let deleted = gone.iter().filter(|endpoint| !cluster.lives(endpoint));
         let deleted = deleted.filter_map(|endpoint| {
             let protocol = [Protocol::Tcp, Protocol::Udp]
                 .into_iter()

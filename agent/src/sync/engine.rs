@@ -335,7 +335,10 @@ impl<D: Dataplane> Engine<D> {
             for op in &plan.ops {
                 self.dataplane.apply(op)?;
             }
-            gone.extend(&plan.dropped);
+            // What was deleted while no agent ran; later, what loses its service may live on.
+            if full {
+                gone.extend(&plan.dropped);
+            }
             // One without operations may still retire backends, which an agent wrote that was stopped before it used them.
             if !plan.is_empty() {
                 operations += plan.ops.len();

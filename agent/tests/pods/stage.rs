@@ -144,6 +144,7 @@ impl Stage {
             finished: false,
             ips: vec![addresses.v4.into(), addresses.v6.into()],
             labels: Box::default(),
+            terminating: false,
             opt_out: false,
         };
         change(&mut object);

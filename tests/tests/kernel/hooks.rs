@@ -3,13 +3,13 @@
 use std::{fs, net::SocketAddr, time::Duration};
 
 use anyhow::Result;
-use weir::attach::{Attached, How};
+use weir::attach::{Attached, HOOKS, How};
 use weir_world::peer::Exchange;
 
 use super::stage::{Stage, V4, V6};
 
 fn all(attached: &[Attached], how: How) -> bool {
-    attached.len() == 4 && attached.iter().all(|hook| hook.how == how)
+    attached.len() == HOOKS.len() && attached.iter().all(|hook| hook.how == how)
 }
 
 /// Whether the client's connections are translated. There is no such address in the world.

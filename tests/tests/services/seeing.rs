@@ -27,7 +27,8 @@ fn health_metrics_and_status_tell_of_a_working_agent() -> Result<()> {
     })?;
     assert_eq!(agent::http_get(shop.node(), local(10256), "/livez")?.0, 200);
 
-    for (map, entries) in [("SERVICES", 4.0), ("BACKENDS", 6.0), ("SLOTS", 6.0)] {
+    // Each frontend and each address, once for this node and once for outside.
+    for (map, entries) in [("SERVICES", 8.0), ("BACKENDS", 6.0), ("SLOTS", 6.0)] {
         assert_eq!(
             agent.metric(&format!("weir_map_entries{{map=\"{map}\"}}"))?,
             entries,

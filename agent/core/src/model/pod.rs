@@ -27,6 +27,8 @@ pub struct Pod {
     pub host_network: bool,
     /// Whether all its containers have ended for good (phase `Succeeded` or `Failed`); its addresses may be another's.
     pub finished: bool,
+    /// Whether it has been deleted and its containers are told to end.
+    pub terminating: bool,
     /// Its addresses.
     pub ips: Vec<IpAddr>,
     /// Its labels, sorted by key.
@@ -55,6 +57,7 @@ impl Pod {
                 .map(Arc::from),
             host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
             finished: matches!(phase, Some("Succeeded" | "Failed")),
+            terminating: object.metadata.deletion_timestamp.is_some(),
             ips: object.status.as_ref().map_or(Ok(Vec::new()), addresses)?,
             labels: parse::labels(&object.metadata),
             opt_out: opts_out(&object.metadata),

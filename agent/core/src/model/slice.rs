@@ -71,6 +71,16 @@ pub struct Endpoint {
     pub hints: Option<Arc<Hints>>,
 }
 
+impl EndpointSlice {
+    /// Whether one of its endpoints has that address and is terminating.
+    #[must_use]
+    pub fn is_terminating(&self, addr: IpAddr) -> bool {
+        let addr = addr.to_canonical();
+        let mut endpoints = self.endpoints.iter();
+        endpoints.any(|endpoint| endpoint.terminating && endpoint.addr.to_canonical() == addr)
+    }
+}
+
 /// Topology hints of an endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Hints {

@@ -1,5 +1,7 @@
 //! From a document to the object it describes, with the defaults that an API server would fill in.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Map, Value};
@@ -11,7 +13,7 @@ use crate::source::reduce::{Reduce, read};
 #[derive(Debug)]
 pub(super) enum Found {
     /// An object that Weir reads, or what is wrong with it.
-    Object(Kind, ObjectName, Result<Object, String>),
+    Object(Kind, ObjectName, Result<Arc<Object>, String>),
     /// An object whose labels leave it out: as though it were not there.
     LeftOut,
     /// Not a kind that Weir reads.
@@ -73,7 +75,7 @@ fn typed<K: Reduce>(version: &str, mut value: Value) -> Found {
         complete_service(&name, &mut value);
     }
     let object = read::<K>(&value);
-    Found::Object(K::KIND, name, object)
+    Found::Object(K::KIND, name, object.map(Arc::new))
 }
 
 /// `clusterIPs` follows from `clusterIP`; an address that nobody wrote down cannot be assigned here.

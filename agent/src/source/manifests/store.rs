@@ -126,7 +126,7 @@ impl File {
                 Found::Object(kind, name, Ok(object)) => {
                     let held = Held {
                         line,
-                        object: Arc::new(object),
+                        object,
                     };
                     let id = (kind, name);
                     let text = format!("{place}: {kind} {}", id.1);

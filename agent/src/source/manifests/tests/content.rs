@@ -76,7 +76,10 @@ fn lists_count_as_their_items() {
 fn an_api_servers_defaults_are_filled_in() {
     let documents = documents(Path::new("x.yaml"), service("web", 80).as_bytes());
     let document = documents.expect("fine").remove(0);
-    let Found::Object(_, name, Ok(Object::Service(service))) = find(document.value) else {
+    let Found::Object(_, name, Ok(object)) = find(document.value) else {
+        panic!("no object");
+    };
+    let Object::Service(service) = &*object else {
         panic!("no Service");
     };
     assert_eq!(name, ObjectName::new("default", "web"));
@@ -91,7 +94,10 @@ fn anchors_and_merge_keys_work_as_in_kubectl() {
     let text = "apiVersion: v1\nkind: Service\nmetadata: &m {name: a, namespace: shop}\nspec:\n  clusterIP: 10.96.0.9\n  ports:\n  - &p {name: x, port: 80}\n  - {<<: *p, name: y, nodePort: 30001, protocol: UDP}\n";
     let documents = documents(Path::new("x.yaml"), text.as_bytes());
     let document = documents.expect("fine").remove(0);
-    let Found::Object(_, name, Ok(Object::Service(service))) = find(document.value) else {
+    let Found::Object(_, name, Ok(object)) = find(document.value) else {
+        panic!("no object");
+    };
+    let Object::Service(service) = &*object else {
         panic!("no Service");
     };
     assert_eq!(name, ObjectName::new("shop", "a"));

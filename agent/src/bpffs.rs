@@ -48,6 +48,18 @@ impl Layout {
         self.version_dir().join("maps").join(name)
     }
 
+    /// Where maps of another size are pinned while they take the others' place. It is only there meanwhile.
+    #[must_use]
+    pub fn resize_dir(&self) -> PathBuf {
+        self.version_dir().join("resize")
+    }
+
+    /// Where the map of that name is pinned while it gets another size: first the new one, then the old one.
+    #[must_use]
+    pub fn resized(&self, name: &str) -> PathBuf {
+        self.resize_dir().join(name)
+    }
+
     /// The directory of this version's links.
     #[must_use]
     pub fn links(&self) -> PathBuf {
@@ -113,6 +125,19 @@ impl Layout {
         }
         others.sort();
         Ok(others)
+    }
+}
+
+/// Removes whatever is at `path`, if anything is.
+///
+/// # Errors
+/// The file system's.
+pub fn clear(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => remove_tree(path).map(drop),
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

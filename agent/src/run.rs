@@ -9,6 +9,7 @@ use tokio::{
     task::JoinSet,
 };
 use tracing::{info, warn};
+use weir_abi::table;
 use weir_core::{
     plan::Capacity,
     settings::{NodePortAddresses, Settings},
@@ -19,7 +20,7 @@ use crate::{
     attach::{self, CgroupRoot},
     bpffs::{self, Layout},
     cli::{run::Options, values::NodePorts},
-    dataplane::{Config, Counters, Kernel, Object},
+    dataplane::{Config, Counters, Kernel, Object, Sizes},
     health::{self, Moment},
     healthcheck::HealthChecks,
     http, masquerade, metrics,
@@ -48,7 +49,7 @@ pub async fn run(options: Options) -> Result<()> {
     let Some(_lock) = lock(&layout, shutdown.clone()).await? else {
         return Ok(());
     };
-    let mut object = Object::open(&layout, &capacity(&options))?;
+    let mut object = Object::open(&layout, sizes(&options))?;
     object.spawn_log_reader()?;
     let kernel = Kernel::open(&layout)?;
     let counters = Arc::new(Counters::open(&layout)?);
@@ -156,13 +157,24 @@ fn remove_other_versions(layout: &Layout) {
     }
 }
 
-fn capacity(options: &Options) -> Capacity {
+fn sizes(options: &Options) -> Sizes {
     let default = Capacity::default();
-    Capacity {
-        services: options.max_frontends.unwrap_or(default.services),
-        slots: options.max_slots.unwrap_or(default.slots),
+    let services = options.max_frontends.unwrap_or(default.services);
+    let slots = options.max_slots.unwrap_or(default.slots);
+    // What is not asked for by itself grows with what is.
+    let tables = Capacity {
+        services,
+        slots,
         backends: options.max_backends.unwrap_or(default.backends),
-        ..default
+        ids: default.ids.max(services / (default.services / default.ids)),
+        members: default
+            .members
+            .max(slots / (default.slots / default.members)),
+        source_ranges: default.source_ranges,
+    };
+    Sizes {
+        tables,
+        flows: options.max_flows.unwrap_or(table::FLOWS_CAPACITY),
     }
 }
 

@@ -1,13 +1,17 @@
 //! Socket hooks on the cgroup root: one pinned link each, whose program is replaced in place.
 
-use std::{fs, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use aya::programs::{CgroupAttachMode, links::FdLink};
 use tracing::info;
 
 use super::{CgroupRoot, HOOKS, Hook};
-use crate::{bpf, bpffs::Layout, dataplane::Object};
+use crate::{
+    bpf,
+    bpffs::{self, Layout},
+    dataplane::Object,
+};
 
 /// What happened at a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +73,7 @@ fn attach(object: &mut Object, layout: &Layout, root: &CgroupRoot, hook: &Hook) 
             return Ok(How::Replaced);
         }
         Ok(link) => Some(link),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound || path.is_dir() => None,
         Err(error) => {
             return Err(anyhow!(error).context(format!("cannot open {}", path.display())));
         }
@@ -77,9 +81,13 @@ fn attach(object: &mut Object, layout: &Layout, root: &CgroupRoot, hook: &Hook) 
 
     let link = program.attach(&root.dir, CgroupAttachMode::Single)?;
     let link: FdLink = program.take_link(link)?.try_into()?;
+    bpffs::clear(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     if let Some(old) = &old {
-        fs::remove_file(&path)?;
-        bpf::detach_link(old).context("cannot detach the link to another cgroup")?;
+        match bpf::detach_link(old) {
+            // It was no link.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            detached => detached.context("cannot detach the link to another cgroup")?,
+        }
     }
     link.pin(&path)
         .with_context(|| format!("cannot pin the link at {}", path.display()))?;

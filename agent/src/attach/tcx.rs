@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, fs, io, os::fd::OwnedFd};
 use super::{Hook, How};
 use crate::{
     bpf::{self, Direction, Order},
-    bpffs::Layout,
+    bpffs::{self, Layout},
 };
 
 /// A hook at interfaces, and the program that belongs there.
@@ -46,16 +46,16 @@ impl InterfaceHook {
                     }
                 }
                 // Of an interface that has gone, whose index came again: it must not keep the name.
-                fs::remove_file(&path)?;
                 How::Moved
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => How::New,
+            Err(error) if error.kind() == io::ErrorKind::NotFound || path.is_dir() => How::New,
             Err(error) => return Err(error),
         };
         let order = match self.direction {
             Direction::Ingress => Order::First,
             Direction::Egress => Order::Last,
         };
+        bpffs::clear(&path)?;
         let link = bpf::attach_tcx(&self.program, ifindex, self.direction, order)?;
         bpf::pin(&link, &path)?;
         Ok(how)

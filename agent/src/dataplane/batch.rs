@@ -109,8 +109,8 @@ pub(super) fn count<K: Pod, V: Pod>(map: &MapData) -> io::Result<u32> {
 
 fn check<K, V>(map: &MapData) -> io::Result<()> {
     let info = map.info().map_err(io::Error::other)?;
-    let same = info.key_size() as usize == size_of::<K>()
-        && info.value_size() as usize == size_of::<V>();
+    let same =
+        info.key_size() as usize == size_of::<K>() && info.value_size() as usize == size_of::<V>();
     if same {
         Ok(())
     } else {

@@ -163,15 +163,20 @@ impl Dataplane for Kernel {
     }
 
     fn grace_period(&mut self) {
-        /// `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()` (`kernel/sched/membarrier.c`), and programs at these hooks run
-        /// inside an RCU read-side section.
-        const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-        // SAFETY: takes no pointers.
-        let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-        if result != 0 {
-            // EINVAL on kernels booted with nohz_full.
-            std::thread::sleep(GRACE_FALLBACK);
-        }
+        wait_for_programs();
+    }
+}
+
+/// Waits until every program that runs now has ended.
+pub(super) fn wait_for_programs() {
+    /// `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()` (`kernel/sched/membarrier.c`), and programs at these hooks run
+    /// inside an RCU read-side section.
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: takes no pointers.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result != 0 {
+        // EINVAL on kernels booted with nohz_full.
+        std::thread::sleep(GRACE_FALLBACK);
     }
 }
 

@@ -1,11 +1,14 @@
 //! The kernel tables behind a trait: one implementation writes the kernel's maps, the other one memory, and fails where
 //! a test tells it to.
 
+mod batch;
 mod config;
 mod kernel;
 mod mapping;
 mod memory;
 mod object;
+mod pins;
+mod resize;
 
 use std::io;
 
@@ -17,6 +20,7 @@ pub use config::Config;
 pub use kernel::{Counters, Kernel};
 pub use memory::Memory;
 pub use object::{Object, PINNED_MAPS};
+pub use resize::Sizes;
 
 /// Tables that a plan's operations can be applied to.
 pub trait Dataplane: Send {

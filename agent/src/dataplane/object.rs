@@ -3,7 +3,6 @@
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
-    path::PathBuf,
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -14,10 +13,15 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
+use tracing::warn;
 use weir_abi::table;
-use weir_core::plan::Capacity;
 
+use super::{
+    pins,
+    resize::{self, Resize, Sizes},
+};
 use crate::{
+    attach::Replacements,
     bpffs::Layout,
     capabilities::{self, BPF, Capability, NET_ADMIN, PERFMON},
 };
@@ -60,34 +64,63 @@ impl Object {
         OBJECT
     }
 
-    /// Opens the pinned maps, or makes and pins them with the capacities wanted. Maps that exist keep theirs.
+    /// Opens the pinned maps, or makes and pins them. Those of another size than the one wanted are replaced by new ones of the
+    /// same content, and the programs at pinned links by these (see [`super::resize`]), unless they hold too much for it.
     ///
     /// # Errors
-    /// When the kernel refuses a map or cannot parse the object; `weir check` says what is missing.
-    pub fn open(layout: &Layout, wanted: &Capacity) -> Result<Self> {
-        let mut loader = EbpfLoader::new();
-        let paths: Vec<(&str, PathBuf)> = PINNED_MAPS
-            .iter()
-            .map(|name| (*name, layout.map(name)))
-            .collect();
-        for (name, path) in &paths {
-            loader.map_pin_path(name, path.as_path());
+    /// When the kernel refuses a map or a program, or cannot parse the object; `weir check` says what is missing.
+    pub fn open(layout: &Layout, wanted: impl Into<Sizes>) -> Result<Self> {
+        let mut wanted = wanted.into();
+        pins::remove_nonsense(layout)?;
+        if resize::was_interrupted(layout) {
+            let mut object = Self::load(layout, &wanted, |_| false)?;
+            Replacements::prepare(&mut object, layout)?.carry_out();
+            resize::finish_interrupted(layout)?;
         }
-        let ebpf = loader
-            .map_max_entries(table::SERVICES, wanted.services)
-            .map_max_entries(table::SLOTS, wanted.slots)
-            .map_max_entries(table::BACKENDS, wanted.backends)
-            .map_max_entries(table::SERVICE_COUNTERS, wanted.ids)
-            .map_max_entries(table::MEMBERS, wanted.members)
-            .map_max_entries(table::SOURCE_RANGES, wanted.source_ranges)
-            .load(OBJECT)
-            .map_err(|error| {
-                refused(
-                    error.into(),
-                    "cannot load the datapath object",
-                    "; `weir check` tells what this kernel lacks",
-                )
-            })?;
+        while let Some(resize) = Resize::needed(layout, &wanted)? {
+            resize::begin(layout)?;
+            let mut object = Self::load(layout, &wanted, |name| resize.changes(name))?;
+            let replacements = Replacements::prepare(&mut object, layout)?;
+            if !resize.copy(layout)? {
+                warn!(
+                    "FLOWS cannot be made smaller: the flows in use do not all find a place; it keeps its size until a \
+                     restart finds less in it"
+                );
+                resize::give_up(layout)?;
+                wanted.flows = Self::pinned_map(layout, table::FLOWS)?
+                    .info()?
+                    .max_entries();
+                continue;
+            }
+            resize.exchange_pins(layout)?;
+            replacements.carry_out();
+            resize.finish(layout)?;
+            return Ok(object);
+        }
+        Self::load(layout, &wanted, |_| false)
+    }
+
+    /// Loads the object on the pinned maps; those that are `resized` are made, and pinned aside.
+    fn load(layout: &Layout, wanted: &Sizes, resized: impl Fn(&str) -> bool) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        for name in PINNED_MAPS {
+            let path = if resized(name) {
+                layout.resized(name)
+            } else {
+                layout.map(name)
+            };
+            loader.map_pin_path(name, path);
+        }
+        for (name, size) in wanted.by_name() {
+            loader.map_max_entries(name, size);
+        }
+        let ebpf = loader.load(OBJECT).map_err(|error| {
+            refused(
+                error.into(),
+                "cannot load the datapath object",
+                "; `weir check` tells what this kernel lacks",
+            )
+        })?;
         Ok(Self { ebpf })
     }
 
@@ -123,7 +156,7 @@ impl Object {
         Ok((program, fd))
     }
 
-    /// Loads an interface hook's program into the kernel and returns its descriptor.
+    /// Loads an interface hook's program into the kernel, unless that was done before, and returns its descriptor.
     ///
     /// # Errors
     /// The verifier's refusal, with its log.
@@ -133,8 +166,10 @@ impl Object {
             .program_mut(name)
             .with_context(|| format!("the datapath object has no program {name}"))?
             .try_into()?;
-        uninterrupted(|| program.load())
-            .with_context(|| format!("the kernel refused the program {name}"))?;
+        if program.fd().is_err() {
+            uninterrupted(|| program.load())
+                .with_context(|| format!("the kernel refused the program {name}"))?;
+        }
         Ok(program.fd()?.as_fd().try_clone_to_owned()?)
     }
 

@@ -1,6 +1,6 @@
 //! What is pinned where tables should be, and whether it can be taken over.
 
-use std::{fs, io};
+use std::fs;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapInfo, MapType, lpm_trie};
@@ -30,9 +30,7 @@ fn shape(name: &str) -> Option<Shape> {
         table::SLOTS => sizes::<u32, u32>(MapType::Array, MMAPABLE),
         table::BACKENDS => sizes::<u32, Backend>(MapType::Array, MMAPABLE),
         table::MEMBERS => sizes::<MemberKey, u32>(MapType::Hash, 0),
-        table::SOURCE_RANGES => {
-            sizes::<lpm_trie::Key<SourceRangeKey>, u32>(MapType::LpmTrie, 0)
-        }
+        table::SOURCE_RANGES => sizes::<lpm_trie::Key<SourceRangeKey>, u32>(MapType::LpmTrie, 0),
         table::AFFINITY => sizes::<AffinityKey, AffinityValue>(MapType::LruHash, 0),
         table::CONFIG => sizes::<u32, NodeConfig>(MapType::Array, MMAPABLE),
         table::ENDPOINTS => sizes::<Address, Endpoint>(MapType::Hash, 0),
@@ -54,21 +52,16 @@ fn shape(name: &str) -> Option<Shape> {
 pub(super) fn remove_nonsense(layout: &Layout) -> Result<()> {
     for name in PINNED_MAPS {
         let path = layout.map(name);
-        let metadata = match fs::symlink_metadata(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            metadata => metadata.with_context(|| format!("cannot look at {}", path.display()))?,
-        };
+        // Of a link to nowhere as well.
+        if fs::symlink_metadata(&path).is_err() {
+            continue;
+        }
         let found = MapInfo::from_pin(&path).ok();
         if found.is_some_and(|info| fits(name, &info)) {
             continue;
         }
         warn!(path = %path.display(), "what is pinned there is not this table; it is made anew");
-        let removed = if metadata.is_dir() {
-            bpffs::remove_tree(&path).map(drop)
-        } else {
-            fs::remove_file(&path)
-        };
-        removed.with_context(|| format!("cannot remove {}", path.display()))?;
+        bpffs::clear(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     }
     Ok(())
 }
@@ -79,8 +72,6 @@ fn fits(name: &str, info: &MapInfo) -> bool {
             && info.key_size() as usize == key
             && info.value_size() as usize == value
             && info.map_flags() & flags == flags
-            && info.max_entries() > 0
-                == (kind != MapType::SkStorage)
     })
 }
 

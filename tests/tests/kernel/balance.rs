@@ -111,7 +111,13 @@ fn counters_are_exact_under_parallel_load() -> Result<()> {
             assert_eq!(report.ok, EACH, "{to}: {report:?}");
         }
     }
-    assert_eq!(stage.given(), [(Verdict::Translate, 4 * EACH), (Verdict::NoEndpoints, 2 * EACH)]);
+    assert_eq!(
+        stage.given(),
+        [
+            (Verdict::Translate, 4 * EACH),
+            (Verdict::NoEndpoints, 2 * EACH)
+        ]
+    );
     for id in [1, 2] {
         let counted = stage.counters.service(id);
         assert_eq!(

@@ -3,5 +3,6 @@
 mod balance;
 mod hooks;
 mod refuse;
+mod resize;
 mod stage;
 mod tables;

@@ -149,7 +149,6 @@ fn the_agent_logs_what_its_programs_say() -> Result<()> {
     let stage = Stage::detached()?;
     let node = stage.node().clone();
     let manifests = Manifests::new(node.run_directory())?;
-    let mut kernel = Kernel::open(&Layout::new(&node.bpffs()))?;
     let to = SocketAddr::from((V4, 80));
     let key = key(to);
     let mut entry = ServiceEntry::new(&key, 7, 0, 1, Verdict::Translate);
@@ -158,6 +157,8 @@ fn the_agent_logs_what_its_programs_say() -> Result<()> {
     // The programs of a successor write to a log of their own.
     for round in 1..=2 {
         let agent = Agent::start(&node, manifests.path())?;
+        // It has given the tables its own sizes.
+        let mut kernel = Kernel::open(&Layout::new(&node.bpffs()))?;
         kernel.apply(&set(key, entry))?;
         let outcome = stage.client.connect(to)?;
         assert_eq!(outcome.errno(), Some("ECONNREFUSED"), "{outcome:?}");

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use weir::dataplane::{Dataplane, Error, Kernel, Object};
+use weir::dataplane::{Dataplane, Error, Kernel};
 use weir_abi::{Backend, ServiceEntry, ServiceKey, Verdict, service::backend_state};
-use weir_core::plan::{Capacity, Op};
+use weir_core::plan::Op;
 
 use super::stage::{CAPACITY, Stage, V4, V6, backend, key, set};
 
@@ -180,29 +180,5 @@ fn a_grace_period_ends() -> Result<()> {
         stage.kernel.grace_period();
     }
     assert!(stage.client.connect((V4, 80))?.ok());
-    Ok(())
-}
-
-#[test]
-fn adopted_tables_keep_their_size_and_content() -> Result<()> {
-    let mut stage = Stage::open()?;
-    stage.serve((V4, 80).into(), 1)?;
-    let before = stage.kernel.snapshot()?;
-    let wanted = Capacity {
-        services: 2 * CAPACITY.services,
-        slots: 2 * CAPACITY.slots,
-        backends: CAPACITY.backends / 2,
-        ids: CAPACITY.ids + 1,
-        ..CAPACITY
-    };
-    stage.object = Object::open(&stage.layout, &wanted)?;
-    let mut kernel = Kernel::open(&stage.layout)?;
-    assert_eq!(kernel.capacity(), CAPACITY);
-    assert_eq!(kernel.snapshot()?, before);
-    // The new object's programs use the adopted maps.
-    let root = stage.node().cgroup_root().to_path_buf();
-    stage.attach(&root)?;
-    assert!(stage.client.connect((V4, 80))?.ok());
-    assert_eq!(stage.counters.service(1).translated, 1);
     Ok(())
 }

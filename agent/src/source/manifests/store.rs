@@ -124,10 +124,7 @@ impl File {
                     file.complaints.insert(subject, error);
                 }
                 Found::Object(kind, name, Ok(object)) => {
-                    let held = Held {
-                        line,
-                        object,
-                    };
+                    let held = Held { line, object };
                     let id = (kind, name);
                     let text = format!("{place}: {kind} {}", id.1);
                     if let Some(earlier) = file.objects.insert(id, held) {

@@ -1,0 +1,486 @@
+//! Tables of another size: new maps with the old ones' content take their place under running programs.
+//!
+//! The order keeps every packet on whole tables, and the node recoverable wherever the agent is stopped:
+//!
+//! 1. The new maps are made, pinned in a directory of their own; programs that use them are loaded, which takes longest.
+//! 2. The content is copied. Nobody but an agent writes what is copied whole, and there is only one; flows, which the
+//!    programs write, are copied as they are at that time.
+//! 3. Each pin changes places with its old map's: both are whole, so that any mixture of them is.
+//! 4. Each link's program is replaced in place. From the first to the last of them, some programs work on the old tables and
+//!    some on the new ones, which say the same.
+//! 5. Flows that came, changed or were seen while all that was done are copied once more, and again after a grace period.
+//!    The first answer of a conversation that begins in between may meet a program that does not know of it yet, and is
+//!    lost as any datagram may be. Conversations that were there before lose nothing.
+//! 6. The old maps go.
+//!
+//! An agent that finds the directory of an interrupted resize does 4 to 6 first with what is pinned.
+
+use std::{collections::BTreeSet, fs, io, time::Duration};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, lpm_trie};
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    time::{ClockId, clock_gettime},
+};
+use tracing::{info, warn};
+use weir_abi::{
+    Backend, Flow, FlowKey, MemberKey, ServiceCounters, ServiceEntry, ServiceKey, SourceRangeKey,
+    flow::{flags, kind},
+    service::{backend_state, proto},
+    table,
+};
+use weir_core::plan::Capacity;
+
+use super::{batch, kernel::wait_for_programs, mapping::Mapping};
+use crate::bpffs::{self, Layout};
+
+/// How large the tables are to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// The tables that the agent writes.
+    pub tables: Capacity,
+    /// `FLOWS`.
+    pub flows: u32,
+}
+
+impl From<&Capacity> for Sizes {
+    fn from(tables: &Capacity) -> Self {
+        Self {
+            tables: *tables,
+            flows: table::FLOWS_CAPACITY,
+        }
+    }
+}
+
+impl Sizes {
+    /// By name.
+    pub(super) fn by_name(&self) -> [(&'static str, u32); 7] {
+        let tables = &self.tables;
+        [
+            (table::SERVICES, tables.services),
+            (table::SLOTS, tables.slots),
+            (table::BACKENDS, tables.backends),
+            (table::SERVICE_COUNTERS, tables.ids),
+            (table::MEMBERS, tables.members),
+            (table::SOURCE_RANGES, tables.source_ranges),
+            (table::FLOWS, self.flows),
+        ]
+    }
+}
+
+/// Without a packet for so long, a flow is not in use any more: as long as the programs wait before its ports can be
+/// another's.
+const IDLE: Duration = Duration::from_secs(120);
+const IDLE_TCP: Duration = Duration::from_secs(8000);
+/// The clock of flows ticks no more often than this.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Which tables get another size, and what they hold.
+pub(super) struct Resize {
+    names: BTreeSet<&'static str>,
+    content: Content,
+    flows: Option<MapData>,
+    /// By the clock of flows: what was seen later may not have been copied.
+    begun: u64,
+}
+
+/// What the tables hold that only agents write.
+#[derive(Default)]
+struct Content {
+    services: Vec<(ServiceKey, ServiceEntry)>,
+    members: Vec<MemberKey>,
+    source_ranges: Vec<lpm_trie::Key<SourceRangeKey>>,
+    /// One more than the highest slot, backend and service port id in use.
+    slots: u32,
+    backends: u32,
+    ids: u32,
+}
+
+/// What is in the way: how many of a table are in use, in what way.
+struct InUse(u32, &'static str);
+
+impl Resize {
+    /// Which tables have another size than the one wanted, and can have it; `None` if there are none. Those that hold too much
+    /// for a smaller size are named in a warning, and keep the one they have.
+    pub(super) fn needed(layout: &Layout, wanted: &Sizes) -> Result<Option<Self>> {
+        let differs = wanted.by_name().into_iter().filter(|(name, size)| {
+            let pinned = MapInfo::from_pin(layout.map(name));
+            pinned.is_ok_and(|info| info.max_entries() != *size)
+        });
+        let differs: Vec<_> = differs.collect();
+        if differs.is_empty() {
+            return Ok(None);
+        }
+        let content = Content::read(layout).context("cannot read the tables to be resized")?;
+        let begun = now().saturating_sub(nanoseconds(TICK));
+        let mut names = BTreeSet::new();
+        for (name, size) in differs {
+            let pinned = open(layout, name)?;
+            let has = pinned.info()?.max_entries();
+            let InUse(used, what) = match content.in_use(name) {
+                Some(used) => used,
+                None if size < has => InUse(live_flows(&pinned)?, "are in use"),
+                None => InUse(0, ""),
+            };
+            if used > size {
+                warn!(
+                    table = name,
+                    wanted = size,
+                    has,
+                    "the table cannot be made smaller: {used} {what}; it keeps its size until a restart finds less in it"
+                );
+                continue;
+            }
+            names.insert(name);
+        }
+        if names.is_empty() {
+            return Ok(None);
+        }
+        let flows = names.contains(table::FLOWS);
+        Ok(Some(Self {
+            names,
+            content,
+            flows: flows.then(|| open(layout, table::FLOWS)).transpose()?,
+            begun,
+        }))
+    }
+
+    /// Whether the table gets another size.
+    pub(super) fn changes(&self, name: &str) -> bool {
+        self.names.contains(name)
+    }
+
+    /// Fills the new maps. False: the flows in use did not all find a place in theirs.
+    pub(super) fn copy(&self, layout: &Layout) -> Result<bool> {
+        for name in &self.names {
+            let (from, to) = (open(layout, name)?, open_resized(layout, name)?);
+            if *name != table::FLOWS {
+                let copied = self.content.copy(name, from, to);
+                copied.with_context(|| format!("cannot copy {name}"))?;
+            } else if !copy_flows(&from, &to).context("cannot copy FLOWS")? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Lets the pins change places.
+    pub(super) fn exchange_pins(&self, layout: &Layout) -> Result<()> {
+        for name in &self.names {
+            let (old, new) = (layout.map(name), layout.resized(name));
+            renameat_with(CWD, &old, CWD, &new, RenameFlags::EXCHANGE)
+                .with_context(|| format!("cannot put the new {name} in the old one's place"))?;
+        }
+        Ok(())
+    }
+
+    /// Copies what has come into the old maps since the first copy, once every program works on the new ones, and removes the
+    /// old ones.
+    pub(super) fn finish(self, layout: &Layout) -> Result<()> {
+        if let Some(old) = &self.flows {
+            let mut new = open_flows(layout)?;
+            catch_up(old, &mut new, self.begun)?;
+            // Whoever still ran on the old ones.
+            wait_for_programs();
+            catch_up(old, &mut new, self.begun)?;
+        }
+        bpffs::remove_tree(&layout.resize_dir()).context("cannot remove the old tables")?;
+        info!(tables = ?self.names, "the tables have their new sizes");
+        Ok(())
+    }
+}
+
+/// Whether an agent was stopped while it resized tables.
+pub(super) fn was_interrupted(layout: &Layout) -> bool {
+    layout.resize_dir().exists()
+}
+
+/// Makes the directory of the new maps.
+pub(super) fn begin(layout: &Layout) -> Result<()> {
+    let dir = layout.resize_dir();
+    fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))
+}
+
+/// Removes the new maps, which nothing uses.
+pub(super) fn give_up(layout: &Layout) -> Result<()> {
+    let removed = bpffs::remove_tree(&layout.resize_dir());
+    removed.map(drop).context("cannot remove the new tables")
+}
+
+/// Takes over what only the maps of an interrupted resize have, and removes them. Every program must use the pinned ones.
+pub(super) fn finish_interrupted(layout: &Layout) -> Result<()> {
+    if let Ok(old) = open_resized(layout, table::FLOWS) {
+        let done = open_flows(layout).and_then(|mut new| {
+            catch_up(&old, &mut new, 0)?;
+            wait_for_programs();
+            catch_up(&old, &mut new, 0)
+        });
+        if let Err(error) = done {
+            warn!(%error, "cannot take over the flows of an interrupted resize");
+        }
+    }
+    bpffs::remove_tree(&layout.resize_dir())
+        .context("cannot remove what an interrupted resize left")?;
+    info!("finished the resize of tables that an earlier agent had begun");
+    Ok(())
+}
+
+impl Content {
+    fn read(layout: &Layout) -> Result<Self> {
+        let mut content = Self::default();
+        batch::read(&open(layout, table::SERVICES)?, |keys, entries| {
+            let elements = keys.iter().copied().zip(entries.iter().copied());
+            content.services.extend(elements);
+            Ok(())
+        })?;
+        batch::read::<_, u32>(&open(layout, table::MEMBERS)?, |keys, _| {
+            content.members.extend_from_slice(keys);
+            Ok(())
+        })?;
+        batch::read::<_, u32>(&open(layout, table::SOURCE_RANGES)?, |keys, _| {
+            content.source_ranges.extend_from_slice(keys);
+            Ok(())
+        })?;
+        for (_, entry) in &content.services {
+            let end = entry.slots_offset.saturating_add(entry.slots_count);
+            content.slots = content.slots.max(end);
+            content.ids = content.ids.max(entry.id.saturating_add(1));
+        }
+        let backends = mapping::<Backend>(&open(layout, table::BACKENDS)?)?;
+        let in_use = (0..backends.len()).rev().find(|id| {
+            let backend = backends.read(*id);
+            backend.is_some_and(|backend| backend.state != backend_state::FREE)
+        });
+        content.backends = in_use.map_or(0, |id| id as u32 + 1);
+        Ok(content)
+    }
+
+    /// What of the table is in use; `None` for flows.
+    fn in_use(&self, name: &str) -> Option<InUse> {
+        const USED: &str = "are in use";
+        Some(match name {
+            table::SERVICES => InUse(self.services.len() as u32, USED),
+            table::MEMBERS => InUse(self.members.len() as u32, USED),
+            table::SOURCE_RANGES => InUse(self.source_ranges.len() as u32, USED),
+            table::SLOTS => InUse(self.slots, "reach to the last one in use"),
+            table::BACKENDS => InUse(self.backends, "reach to the last one in use"),
+            table::SERVICE_COUNTERS => InUse(self.ids, "reach to the last one in use"),
+            _ => return None,
+        })
+    }
+
+    fn copy(&self, name: &str, from: MapData, to: MapData) -> Result<()> {
+        match name {
+            table::SERVICES => {
+                let (keys, entries): (Vec<_>, Vec<_>) = self.services.iter().copied().unzip();
+                batch::write(&to, &keys, &entries)?;
+            }
+            table::MEMBERS => batch::write(&to, &self.members, &vec![1; self.members.len()])?,
+            table::SOURCE_RANGES => {
+                let ones = vec![1; self.source_ranges.len()];
+                batch::write(&to, &self.source_ranges, &ones)?;
+            }
+            table::SLOTS => copy_array::<u32>(&from, &to)?,
+            // Of the free ones too: an id must not come back under a generation that a flow remembers.
+            table::BACKENDS => copy_array::<Backend>(&from, &to)?,
+            table::SERVICE_COUNTERS => {
+                let from = PerCpuArray::<_, ServiceCounters>::try_from(Map::PerCpuArray(from))?;
+                let mut to = PerCpuArray::<_, ServiceCounters>::try_from(Map::PerCpuArray(to))?;
+                let ids: BTreeSet<u32> = self.services.iter().map(|(_, entry)| entry.id).collect();
+                for id in ids {
+                    // An entry of nonsense may have an id that the table does not.
+                    if let Ok(counted) = from.get(&id, 0) {
+                        to.set(id, counted, 0)?;
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn copy_array<T: Copy>(from: &MapData, to: &MapData) -> Result<()> {
+    let (from, mut to) = (mapping::<T>(from)?, mapping::<T>(to)?);
+    for index in 0..from.len().min(to.len()) {
+        if let Some(value) = from.read(index) {
+            to.write(index, value);
+        }
+    }
+    Ok(())
+}
+
+/// Copies what fits: everything, or else what is in use. Whether all that is in use has come over.
+fn copy_flows(from: &MapData, to: &MapData) -> io::Result<bool> {
+    let at = now();
+    let room = to.info().map_err(io::Error::other)?.max_entries();
+    let all = batch::count::<FlowKey, Flow>(from)? < room / 2;
+    let mut live = 0;
+    batch::read::<FlowKey, Flow>(from, |keys, flows| {
+        let elements = keys.iter().zip(flows);
+        let chosen = elements.filter(|(key, flow)| all || is_live(key, flow, at));
+        let (keys, flows): (Vec<FlowKey>, Vec<Flow>) = chosen.unzip();
+        live += keys.len() as u32;
+        batch::write(to, &keys, &flows)
+    })?;
+    // A table that is nearly full may have made room by itself.
+    Ok(batch::count::<FlowKey, Flow>(to)? >= live)
+}
+
+/// Copies the flows that were seen since `since`, where the new table does not know better.
+fn catch_up(old: &MapData, new: &mut HashMap<MapData, FlowKey, Flow>, since: u64) -> Result<()> {
+    let mut copied = 0;
+    batch::read::<FlowKey, Flow>(old, |keys, flows| {
+        let seen = keys.iter().zip(flows);
+        for (key, flow) in seen.filter(|(_, flow)| flow.last_seen >= since) {
+            let known = match new.get(key, 0) {
+                Ok(known) => Some(known),
+                Err(MapError::KeyNotFound) => None,
+                Err(error) => return Err(io::Error::other(error)),
+            };
+            if is_better(flow, known.as_ref()) {
+                new.insert(key, flow, 0).map_err(io::Error::other)?;
+                copied += 1;
+            }
+        }
+        Ok(())
+    })
+    .context("cannot copy the latest flows")?;
+    if copied > 0 {
+        info!(flows = copied, "copied the flows that came meanwhile");
+    }
+    Ok(())
+}
+
+/// Whether what the old table knows is to replace what the new one does. A packet of a conversation that the new one has not
+/// heard of looks as if it belonged to none.
+fn is_better(old: &Flow, new: Option<&Flow>) -> bool {
+    match new {
+        None => true,
+        Some(new) if old.kind == kind::DIRECT => {
+            new.kind == kind::DIRECT && old.last_seen > new.last_seen
+        }
+        Some(new) => new.kind == kind::DIRECT || old.last_seen > new.last_seen,
+    }
+}
+
+/// How many flows are in use.
+fn live_flows(flows: &MapData) -> io::Result<u32> {
+    let at = now();
+    let mut live = 0;
+    batch::read::<FlowKey, Flow>(flows, |keys, flows| {
+        let elements = keys.iter().zip(flows);
+        live += elements
+            .filter(|(key, flow)| is_live(key, flow, at))
+            .count() as u32;
+        Ok(())
+    })?;
+    Ok(live)
+}
+
+/// Whether a flow is in use: one that leads nowhere else is found again with the next packet.
+fn is_live(key: &FlowKey, flow: &Flow, now: u64) -> bool {
+    let open = key.proto == proto::TCP && flow.flags & flags::CLOSING == 0;
+    let idle = nanoseconds(if open { IDLE_TCP } else { IDLE });
+    flow.kind != kind::DIRECT && now.saturating_sub(flow.last_seen) < idle
+}
+
+/// The clock of flows.
+fn now() -> u64 {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn mapping<T: Copy>(map: &MapData) -> Result<Mapping<T>> {
+    Ok(Mapping::new(map.fd(), map.info()?.max_entries())?)
+}
+
+fn open_flows(layout: &Layout) -> Result<HashMap<MapData, FlowKey, Flow>> {
+    Ok(HashMap::try_from(Map::LruHashMap(open(
+        layout,
+        table::FLOWS,
+    )?))?)
+}
+
+fn open(layout: &Layout, name: &str) -> Result<MapData> {
+    let path = layout.map(name);
+    MapData::from_pin(&path).with_context(|| format!("cannot open the map {}", path.display()))
+}
+
+fn open_resized(layout: &Layout, name: &str) -> Result<MapData> {
+    let path = layout.resized(name);
+    MapData::from_pin(&path).with_context(|| format!("cannot open the map {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_abi::Address;
+
+    use super::*;
+
+    fn flow(kind: u8, last_seen: u64) -> Flow {
+        let address = Address([0; 16]);
+        let key = FlowKey {
+            src: address,
+            dst: address,
+            sport_be: 0,
+            dport_be: 0,
+            proto: proto::TCP,
+            reserved: [0; 3],
+        };
+        Flow {
+            to: key,
+            last_seen,
+            packets: 1,
+            bytes: 1,
+            backend_id: 1,
+            generation: 0,
+            epoch: 0,
+            ifindex: 0,
+            service_id: 1,
+            kind,
+            flags: 0,
+            reserved: [0; 2],
+        }
+    }
+
+    #[test]
+    fn the_younger_flow_wins_and_no_flow_loses_to_none() {
+        use kind::{DIRECT, FORWARD, REVERSE};
+        for kind in [DIRECT, FORWARD, REVERSE] {
+            assert!(is_better(&flow(kind, 1), None));
+            assert!(is_better(&flow(kind, 2), Some(&flow(kind, 1))));
+            assert!(!is_better(&flow(kind, 1), Some(&flow(kind, 1))));
+            assert!(!is_better(&flow(kind, 1), Some(&flow(kind, 2))));
+        }
+        // An answer that met the new table before its conversation was copied there.
+        assert!(is_better(&flow(REVERSE, 1), Some(&flow(DIRECT, 2))));
+        assert!(!is_better(&flow(DIRECT, 2), Some(&flow(FORWARD, 1))));
+    }
+
+    #[test]
+    fn what_is_in_use_is_what_the_programs_would_not_give_away() {
+        let at = nanoseconds(Duration::from_secs(100_000));
+        let ago = |seconds| at - nanoseconds(Duration::from_secs(seconds));
+        let tcp = flow(kind::FORWARD, 0).to;
+        let udp = FlowKey {
+            proto: proto::UDP,
+            ..tcp
+        };
+        assert!(is_live(&tcp, &flow(kind::FORWARD, ago(7000)), at));
+        assert!(!is_live(&tcp, &flow(kind::FORWARD, ago(9000)), at));
+        assert!(is_live(&udp, &flow(kind::REVERSE, ago(100)), at));
+        assert!(!is_live(&udp, &flow(kind::REVERSE, ago(130)), at));
+        assert!(!is_live(&tcp, &flow(kind::DIRECT, at), at));
+        let closing = Flow {
+            flags: flags::CLOSING,
+            ..flow(kind::FORWARD, ago(130))
+        };
+        assert!(!is_live(&tcp, &closing, at));
+    }
+}

@@ -1,12 +1,21 @@
 //! `cargo xtask bench`: what Weir costs, as ratios of things measured in the same run.
 //!
 //! Absolute times on shared machines are noise; so whatever is compared stands side by side, rounds are interleaved, and
-//! each round gives one ratio. What is printed is the median of these with their least and greatest.
+//! each round gives one ratio. What is printed is the median of these, and the quarters around it.
 
+mod contender;
 mod control;
+mod lists;
+mod objects;
+mod plot;
 mod ratio;
+mod report;
+mod rounds;
+mod rows;
 mod services;
-mod traffic;
+mod site;
+mod standing;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -26,12 +35,21 @@ fn main() -> ExitCode {
 
 fn bench(arguments: &[&str]) -> Result<()> {
     match arguments {
-        [] | ["services"] => services::bench(&services::Options::default()),
-        ["services", "--quick"] => services::bench(&services::Options::quick()),
+        [] => services::bench(&services::Options::default()),
+        ["services", "again"] => services::again(),
+        ["services", arguments @ ..] => services::bench(&services::Options::parse(arguments)?),
+        ["engine"] => control::bench(&[10, 1_000, 10_000, 50_000], 3),
         // A process of its own, so that its memory is its own.
         ["first-sync", services, endpoints] => {
             control::first_sync_child(services.parse()?, endpoints.parse()?)
         }
-        _ => bail!("usage: cargo xtask bench services [--quick]"),
+        ["control"] => lists::bench(&[10, 1_000, 10_000], 3),
+        ["control", "--quick"] => lists::bench(&[10, 1_000], 1),
+        ["control-child", kubeconfig] => lists::child(kubeconfig),
+        _ => bail!(
+            "usage: {}\n       cargo xtask bench services again\n       cargo xtask bench control [--quick]\n       \
+             cargo xtask bench engine",
+            services::USAGE
+        ),
     }
 }

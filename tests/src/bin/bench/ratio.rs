@@ -2,43 +2,52 @@
 
 use std::fmt;
 
-/// The ratios of some rounds.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Ratios(Vec<f64>);
+use serde::{Deserialize, Serialize};
 
-impl Ratios {
-    /// One more round.
-    pub(crate) fn push(&mut self, measured: f64, reference: f64) {
-        if reference > 0.0 {
-            self.0.push(measured / reference);
-        }
+/// The median of some numbers, and their spread.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    /// Half of them are no greater.
+    pub(crate) median: f64,
+    /// A quarter of them is no greater.
+    pub(crate) low: f64,
+    /// A quarter of them is no less.
+    pub(crate) high: f64,
+    /// How many there are.
+    pub(crate) count: usize,
+}
+
+impl Summary {
+    /// Of some numbers; `None` if there are none.
+    pub(crate) fn of(numbers: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut sorted: Vec<f64> = numbers.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        Some(Self {
+            median: quantile(&sorted, 0.5)?,
+            low: quantile(&sorted, 0.25)?,
+            high: quantile(&sorted, 0.75)?,
+            count: sorted.len(),
+        })
     }
 
-    /// The median, the least and the greatest.
-    pub(crate) fn summary(&self) -> Option<Summary> {
-        let mut sorted = self.0.clone();
-        sorted.sort_by(f64::total_cmp);
-        let (least, greatest) = (*sorted.first()?, *sorted.last()?);
-        let middle = sorted.len() / 2;
-        let median = if sorted.len() % 2 == 1 {
-            sorted[middle]
-        } else {
-            f64::midpoint(sorted[middle - 1], sorted[middle])
-        };
-        Some(Summary {
-            median,
-            least,
-            greatest,
-        })
+    /// Of the ratios of two series, round by round. Rounds in which either was not measured do not count.
+    pub(crate) fn of_ratios(measured: &[Option<f64>], reference: &[Option<f64>]) -> Option<Self> {
+        let rounds = measured.iter().zip(reference);
+        Self::of(
+            rounds.filter_map(|(measured, reference)| match (measured, reference) {
+                (Some(measured), Some(reference)) if *reference > 0.0 => Some(measured / reference),
+                _ => None,
+            }),
+        )
     }
 }
 
-/// The median of some ratios, and their spread.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub(crate) struct Summary {
-    pub(crate) median: f64,
-    pub(crate) least: f64,
-    pub(crate) greatest: f64,
+/// Between two numbers of a sorted series where the share falls between them.
+fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
+    let last = sorted.len().checked_sub(1)?;
+    let at = share * last as f64;
+    let (below, above) = (at.floor() as usize, at.ceil() as usize);
+    Some(sorted[below] + (sorted[above] - sorted[below]) * at.fract())
 }
 
 impl fmt::Display for Summary {
@@ -46,7 +55,7 @@ impl fmt::Display for Summary {
         write!(
             f,
             "{:.2} ({:.2} .. {:.2})",
-            self.median, self.least, self.greatest
+            self.median, self.low, self.high
         )
     }
 }
@@ -56,22 +65,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_in_the_middle() {
-        let mut ratios = Ratios::default();
-        assert_eq!(ratios.summary(), None);
-        for measured in [3.0, 1.0, 2.0, 4.0] {
-            ratios.push(measured, 1.0);
-        }
-        ratios.push(1.0, 0.0);
-        let summary = ratios.summary().expect("there are rounds");
-        assert_eq!(
-            summary,
-            Summary {
-                median: 2.5,
-                least: 1.0,
-                greatest: 4.0
-            }
-        );
-        assert_eq!(summary.to_string(), "2.50 (1.00 .. 4.00)");
+    fn the_median_is_in_the_middle_and_the_quarters_around_it() {
+        assert_eq!(Summary::of([]), None);
+        let one = Summary::of([7.0]).expect("there is a number");
+        assert_eq!((one.median, one.low, one.high), (7.0, 7.0, 7.0));
+        let five = Summary::of([5.0, 1.0, 4.0, 2.0, 3.0]).expect("there are numbers");
+        assert_eq!((five.median, five.low, five.high), (3.0, 2.0, 4.0));
+        let four = Summary::of([1.0, 2.0, 3.0, 4.0]).expect("there are numbers");
+        assert_eq!((four.median, four.low, four.high), (2.5, 1.75, 3.25));
+        assert_eq!(four.to_string(), "2.50 (1.75 .. 3.25)");
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_round() {
+        let ratios = Summary::of_ratios(
+            &[Some(1.0), None, Some(9.0), Some(4.0)],
+            &[Some(2.0), Some(1.0), Some(3.0), Some(0.0)],
+        )
+        .expect("two rounds count");
+        assert_eq!((ratios.median, ratios.count), (1.75, 2));
     }
 }

@@ -1,157 +1,252 @@
-//! `bench services`.
+//! `bench services`: Weir and kube-proxy side by side, as ratios to the same pods without services.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::Result;
-use serde_json::json;
+use anyhow::{Context, Result, bail, ensure};
+use weir_world::Wiring;
 
 use crate::{
-    control,
-    ratio::Ratios,
-    traffic::{self, Site, Untouched},
+    contender::Contender,
+    objects::FIXED,
+    plot,
+    report::{Report, Table, grouped},
+    rounds::{self, Group, Limits},
+    rows::{Breadth, ROWS},
+    site::Site,
+    standing::{Registry, Standing, stand_up},
 };
+
+/// Where the results go.
+const DIRECTORY: &str = "target/bench";
+
+/// How to call it.
+pub(crate) const USAGE: &str = "cargo xtask bench services [--quick] [--sizes 10,1000,10000,50000] [--rounds MOST] \
+     [--minutes LIMIT] [--each MILLISECONDS]";
 
 /// How much to measure.
 pub(crate) struct Options {
-    sizes: &'static [u32],
+    sizes: Vec<u32>,
+    wirings: Vec<Wiring>,
+    /// At most so many.
     rounds: u32,
     each: Duration,
-    first_syncs: u32,
+    /// Within which all should be done.
+    limit: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            sizes: &[10, 1_000, 10_000],
+            sizes: vec![10, 1_000, 10_000, 50_000],
+            wirings: vec![Wiring::Routed, Wiring::Bridged],
             rounds: 9,
-            each: Duration::from_millis(800),
-            first_syncs: 3,
+            each: Duration::from_millis(250),
+            limit: Duration::from_secs(14 * 60),
         }
     }
 }
 
 impl Options {
-    /// Enough to see that it works.
-    pub(crate) fn quick() -> Self {
-        Self {
-            sizes: &[10, 1_000],
-            rounds: 2,
-            each: Duration::from_millis(200),
-            first_syncs: 1,
+    /// From the arguments that follow the bench's name.
+    pub(crate) fn parse(arguments: &[&str]) -> Result<Self> {
+        let mut options = Self::default();
+        if arguments.contains(&"--quick") {
+            // Enough to see that it works.
+            options = Self {
+                sizes: vec![10, 1_000],
+                wirings: vec![Wiring::Routed],
+                rounds: 2,
+                each: Duration::from_millis(80),
+                limit: Duration::from_secs(150),
+            };
         }
+        let mut arguments = arguments.iter();
+        while let Some(&argument) = arguments.next() {
+            let mut value = || {
+                let value = arguments.next();
+                value.with_context(|| format!("{argument} needs a value: {USAGE}"))
+            };
+            match argument {
+                "--quick" => {}
+                "--sizes" => {
+                    let sizes = value()?.split(',').map(str::parse);
+                    options.sizes = sizes.collect::<Result<_, _>>()?;
+                    options.sizes.sort_unstable();
+                    options.sizes.dedup();
+                }
+                "--rounds" => options.rounds = value()?.parse()?,
+                "--minutes" => options.limit = Duration::from_secs(60 * value()?.parse::<u64>()?),
+                "--each" => options.each = Duration::from_millis(value()?.parse()?),
+                _ => bail!("{argument:?} is no argument: {USAGE}"),
+            }
+        }
+        let fits = |size: &u32| (FIXED..=50_000).contains(size);
+        ensure!(
+            !options.sizes.is_empty() && options.sizes.iter().all(fits),
+            "sizes are from {FIXED} to 50,000 services"
+        );
+        Ok(options)
+    }
+
+    /// The number of services with which everything is measured.
+    fn main_size(&self) -> u32 {
+        let most = self.sizes.iter().rfind(|&&size| size <= 1_000);
+        *most.unwrap_or(&self.sizes[0])
     }
 }
 
+/// Runs it and writes what it measured.
 pub(crate) fn bench(options: &Options) -> Result<()> {
-    let traffic = traffic(options)?;
-    let control = control(options)?;
-    fs::create_dir_all("target/bench")?;
-    let json = json!({"traffic": traffic, "control": control});
-    fs::write(
-        "target/bench/services.json",
-        serde_json::to_vec_pretty(&json)?,
-    )?;
-    println!("\nwritten to target/bench/services.json");
+    let start = Instant::now();
+    let machine = machine()?;
+    eprintln!("{machine}");
+    let directs = options
+        .wirings
+        .iter()
+        .map(|&wiring| Ok((wiring, Site::build(Contender::Direct, wiring)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let (groups, control) = stand_all(options, &directs)?;
+    eprintln!(
+        "{} worlds stand after {:.0} s",
+        groups.iter().map(|group| group.sites.len()).sum::<usize>() + directs.len(),
+        start.elapsed().as_secs_f64()
+    );
+    let limits = Limits {
+        least: options.rounds.min(3),
+        most: options.rounds,
+        until: start + options.limit,
+        each: options.each,
+    };
+    let measured = rounds::run(&directs, &groups, &ROWS, &limits)?;
+    let done = measured
+        .iter()
+        .flat_map(|measured| measured.values())
+        .map(|series| series.samples.len())
+        .max()
+        .unwrap_or(0);
+    let report = Report {
+        machine,
+        method: format!(
+            "Ratios to the same pods without services and without a proxy, in a world that stands beside the others: the median \
+             (and the quarters around it) of {done} interleaved rounds of {} ms a row. From outside, the direct way is routed \
+             by way of the first node there and back. A busy machine shows in the spread.",
+            options.each.as_millis()
+        ),
+        control,
+        traffic: groups
+            .iter()
+            .zip(&measured)
+            .map(|(group, measured)| Table::new(group, &ROWS, measured))
+            .collect(),
+    };
+    let json = serde_json::to_vec_pretty(&report)?;
+    write("services.json", &json)?;
+    publish(&report)?;
+    eprintln!("took {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
 }
 
-/// A row's name, and where its ratios are.
-type Row = (&'static str, fn(&traffic::Rows) -> &Ratios);
-
-const ROWS: [Row; 7] = [
-    ("connects per second, pod to ClusterIP, IPv4", |rows| {
-        &rows.connects
-    }),
-    ("connects per second, pod to ClusterIP, IPv6", |rows| {
-        &rows.connects_v6
-    }),
-    ("connects per second, host to ClusterIP", |rows| {
-        &rows.connects_from_host
-    }),
-    ("CPU of the client per connect", |rows| &rows.connect_cpu),
-    ("request/response latency, median", |rows| &rows.latency_p50),
-    ("request/response latency, 99th of 100", |rows| {
-        &rows.latency_p99
-    }),
-    (
-        "connects per second, pod IP, against a node without an agent",
-        |rows| &rows.direct_with_agent,
-    ),
-];
-
-fn traffic(options: &Options) -> Result<serde_json::Value> {
-    eprintln!(
-        "building {} nodes side by side ...",
-        options.sizes.len() + 1
-    );
-    let untouched = Untouched::build()?;
-    let mut sites = options
-        .sizes
-        .iter()
-        .map(|services| Site::build(*services))
-        .collect::<Result<Vec<_>>>()?;
-    for site in &sites {
-        traffic::check(site)?;
-    }
-    for round in 1..=options.rounds {
-        eprintln!("round {round} of {}", options.rounds);
-        for site in &mut sites {
-            site.round(&untouched, options.each)?;
-        }
-    }
-    println!(
-        "\nThrough the service, as a ratio to the same pod addressed directly; median (least .. greatest) of {} interleaved rounds\n",
-        options.rounds
-    );
-    let mut header = String::from("| |");
-    let mut rule = String::from("| --- |");
-    for site in &sites {
-        header.push_str(&format!(" {} services |", site.services));
-        rule.push_str(" --- |");
-    }
-    println!("{header}\n{rule}");
-    let mut result = serde_json::Map::new();
-    for (name, ratios) in ROWS {
-        let mut line = format!("| {name} |");
-        let mut values = serde_json::Map::new();
-        for site in &sites {
-            let summary = ratios(&site.rows).summary();
-            if let Some(summary) = summary {
-                line.push_str(&format!(" {summary} |"));
-            }
-            values.insert(site.services.to_string(), json!(summary));
-        }
-        println!("{line}");
-        result.insert(name.to_owned(), values.into());
-    }
-    Ok(result.into())
+/// Makes the tables and plots once more from what an earlier run has written.
+pub(crate) fn again() -> Result<()> {
+    let path = Path::new(DIRECTORY).join("services.json");
+    let json = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    publish(&serde_json::from_slice(&json)?)
 }
 
-fn control(options: &Options) -> Result<serde_json::Value> {
-    println!(
-        "\nFirst sync and one change, through the real code path into real maps; {} runs, the median\n",
-        options.first_syncs
-    );
-    println!(
-        "| services x endpoints | first sync: wall | CPU | anonymous memory | one slice change: median | 99th of 100 |"
-    );
-    println!("| --- | --- | --- | --- | --- | --- |");
-    let mut result = serde_json::Map::new();
-    for services in [10, 1_000, 10_000] {
-        let mut runs = (0..options.first_syncs)
-            .map(|_| control::first_sync(services, 10))
-            .collect::<Result<Vec<_>>>()?;
-        runs.sort_by_key(|run| run.cpu);
-        let run = &runs[runs.len() / 2];
-        println!(
-            "| {services} x 10 | {:.3} s | {:.3} s | {:.1} MB | {:.0} us | {:.0} us |",
-            run.wall.as_secs_f64(),
-            run.cpu.as_secs_f64(),
-            run.anonymous as f64 / 1e6,
-            run.change_p50.as_secs_f64() * 1e6,
-            run.change_p99.as_secs_f64() * 1e6,
-        );
-        result.insert(services.to_string(), json!(runs));
+fn publish(report: &Report) -> Result<()> {
+    let text = report.text();
+    println!("{text}");
+    write("services.md", text.as_bytes())?;
+    for (name, svg) in plot::all(report) {
+        write(&name, svg.as_bytes())?;
     }
-    Ok(result.into())
+    Ok(())
+}
+
+fn write(name: &str, content: &[u8]) -> Result<()> {
+    fs::create_dir_all(DIRECTORY)?;
+    let path = Path::new(DIRECTORY).join(name);
+    fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+    eprintln!("written: {}", path.display());
+    Ok(())
+}
+
+/// Sets up all worlds; on the way the control planes are measured, in the first wiring.
+fn stand_all(options: &Options, directs: &[(Wiring, Site)]) -> Result<(Vec<Group>, Vec<Standing>)> {
+    let (first, any) = directs.first().context("there is no wiring")?;
+    let mut registry = Registry::start()?;
+    let (mut groups, mut control) = (Vec::new(), Vec::new());
+    for &services in &options.sizes {
+        registry.grow(services, any)?;
+        let _nodes = registry.nodes(any)?;
+        for &(wiring, _) in directs {
+            let everything = services == options.main_size();
+            if wiring != *first && !everything {
+                continue;
+            }
+            let mut group = Group {
+                wiring,
+                services,
+                breadth: match (everything, wiring == *first) {
+                    (true, true) => Breadth::Once,
+                    (true, false) => Breadth::EveryWiring,
+                    (false, _) => Breadth::EverySize,
+                },
+                sites: Vec::new(),
+            };
+            for contender in Contender::PROXIES {
+                eprintln!(
+                    "{wiring:?}, {} services: {} ...",
+                    grouped(services),
+                    contender.title()
+                );
+                let measure = wiring == *first;
+                let (site, standing) = stand_up(&registry, contender, wiring, measure)
+                    .with_context(|| format!("{} with {services} services", contender.title()))?;
+                if measure {
+                    control.push(standing);
+                }
+                group.sites.extend(site);
+            }
+            groups.push(group);
+        }
+    }
+    Ok((groups, control))
+}
+
+/// What it is measured on, and how busy that is with other things.
+fn machine() -> Result<String> {
+    let (busy, all) = ticks()?;
+    thread::sleep(Duration::from_secs(1));
+    let (busy_then, all_then) = ticks()?;
+    let share = (busy_then - busy) as f64 / (all_then - all).max(1) as f64;
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    Ok(format!(
+        "{} CPUs, Linux {}, {:.0} % busy with other things at the start.",
+        thread::available_parallelism()?,
+        kernel.trim(),
+        share * 100.0
+    ))
+}
+
+/// Ticks of all CPUs so far: busy ones, and all.
+fn ticks() -> Result<(u64, u64)> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let ticks: Vec<u64> = stat
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1)
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
+    let idle: u64 = ticks.iter().skip(3).take(2).sum();
+    // Guests' time, at the end, is contained in users' time.
+    let all: u64 = ticks.iter().take(8).sum();
+    Ok((all - idle, all))
 }

@@ -1,0 +1,334 @@
+//! `bench control`: an agent's first sync from an API server's lists, and one change from its watch event to the kernel.
+//!
+//! The server is this process, the agent's source and engine are a child: lists, TLS, decoding, the state, the plan and the
+//! kernel's own maps are all on the way, and the child's time and memory are the agent's alone.
+
+mod objects;
+mod server;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use weir::{
+    bpffs::Layout,
+    dataplane::{Dataplane, Error, Kernel, Object},
+    source::{
+        EVENTS,
+        kube::{Breadth, Options, Source},
+    },
+    sync::{self, Engine, Report},
+};
+use weir_core::plan::{Capacity, Op, Snapshot};
+use weir_world::{PeerCommand, World};
+
+use self::server::Server;
+use crate::control::cpu_time;
+
+/// How many single changes are timed.
+const CHANGES: u32 = 400;
+/// A sync or a change that takes longer than this is none.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a first sync from an API server took, and changes after it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Sync {
+    /// How many bytes of JSON the lists are.
+    pub(crate) list_bytes: usize,
+    /// From the first request to the last map write.
+    pub(crate) wall: Duration,
+    /// CPU time of the same.
+    pub(crate) cpu: Duration,
+    /// Anonymous memory (`RssAnon`) before, in bytes: the programs are loaded, nothing is listed.
+    pub(crate) anonymous_before: u64,
+    /// The most during the sync, seen every few milliseconds.
+    pub(crate) anonymous_peak: u64,
+    /// A second after it.
+    pub(crate) anonymous: u64,
+    /// From a watch event's departure at the server to the map write that makes it count: median.
+    pub(crate) change_p50: Duration,
+    /// The same: 99th of 100.
+    pub(crate) change_p99: Duration,
+    /// The same: the longest.
+    pub(crate) change_max: Duration,
+    /// CPU time of one change.
+    pub(crate) change_cpu: Duration,
+}
+
+/// What the child says of the first sync.
+#[derive(Serialize, Deserialize)]
+struct Synced {
+    wall: Duration,
+    cpu: Duration,
+    anonymous_before: u64,
+}
+
+/// What the child says of a change.
+#[derive(Serialize, Deserialize)]
+struct Changed {
+    /// When the last service entry was written (nanoseconds of the monotonic clock).
+    written: u64,
+    /// The process's CPU time until then.
+    cpu: Duration,
+}
+
+/// `bench control`.
+pub(crate) fn bench(sizes: &[u32], rounds: u32) -> Result<()> {
+    const ENDPOINTS: u32 = 10;
+    println!(
+        "First sync from an API server's lists (TLS), and one slice change from its watch event to the kernel; the best of \
+         {rounds}, each in a process of its own:\n"
+    );
+    println!(
+        "| services x endpoints | JSON | first sync: wall | CPU | anonymous memory before, at most, after | one slice \
+         change: median | 99th of 100 | longest | CPU |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    );
+    let mut rows = Vec::new();
+    for &services in sizes {
+        let mut syncs = (0..rounds)
+            .map(|_| first_sync(services, ENDPOINTS))
+            .collect::<Result<Vec<_>>>()?;
+        syncs.sort_by_key(|sync| sync.wall);
+        let best = syncs.first().context("no round")?;
+        let megabytes = |bytes: u64| bytes as f64 / 1e6;
+        println!(
+            "| {services} x {ENDPOINTS} | {:.1} MB | {:.3} s | {:.3} s | {:.1}, {:.1}, {:.1} MB | {} us | {} us | {} us | {} us |",
+            megabytes(best.list_bytes as u64),
+            best.wall.as_secs_f64(),
+            best.cpu.as_secs_f64(),
+            megabytes(best.anonymous_before),
+            megabytes(best.anonymous_peak),
+            megabytes(best.anonymous),
+            best.change_p50.as_micros(),
+            best.change_p99.as_micros(),
+            best.change_max.as_micros(),
+            best.change_cpu.as_micros(),
+        );
+        rows.push(json!({"services": services, "endpoints": ENDPOINTS, "rounds": syncs}));
+    }
+    fs::create_dir_all("target/bench")?;
+    fs::write(
+        "target/bench/control.json",
+        serde_json::to_vec_pretty(&json!(rows))?,
+    )?;
+    println!("\nwritten to target/bench/control.json");
+    Ok(())
+}
+
+/// Measures one first sync, and changes after it.
+pub(crate) fn first_sync(services: u32, endpoints: u32) -> Result<Sync> {
+    let server = Server::start(objects::lists(services, endpoints))?;
+    let mut agent = Agent::start(&server)?;
+    let synced: Synced = serde_json::from_str(&agent.line()?)?;
+    thread::sleep(Duration::from_secs(1));
+    let anonymous_peak = agent.peak()?;
+    let anonymous = anonymous_memory(agent.child.id())?;
+
+    let mut changes = Vec::new();
+    let mut cpu = Vec::new();
+    for round in 0..CHANGES {
+        let slice = objects::slice(round % services, endpoints, 1 + round / services);
+        let event = json!({"type": "MODIFIED", "object": slice}).to_string();
+        let left = server.send(objects::SLICES, event)?;
+        let changed: Changed = serde_json::from_str(&agent.line()?)?;
+        changes.push(Duration::from_nanos(changed.written.saturating_sub(left)));
+        cpu.push(changed.cpu);
+        // Out of step with the agent's own timers.
+        thread::sleep(Duration::from_millis(u64::from(round * 7 % 97)));
+    }
+    let change_cpu = (cpu[cpu.len() - 1] - cpu[0]) / (CHANGES - 1);
+    changes.sort_unstable();
+    Ok(Sync {
+        list_bytes: server.list_bytes(),
+        wall: synced.wall,
+        cpu: synced.cpu,
+        anonymous_before: synced.anonymous_before,
+        anonymous_peak,
+        anonymous,
+        change_p50: changes[changes.len() / 2],
+        change_p99: changes[changes.len() * 99 / 100],
+        change_max: changes[changes.len() - 1],
+        change_cpu,
+    })
+}
+
+/// The child; killed when dropped.
+struct Agent {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    peak: Option<thread::JoinHandle<u64>>,
+    enough: mpsc::Sender<()>,
+}
+
+impl Agent {
+    fn start(server: &Server) -> Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("control-child")
+            .arg(server.kubeconfig())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = child.stdout.take().context("no stdout")?;
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+            lines.map(|line| sender.send(line)).all(|sent| sent.is_ok())
+        });
+        let pid = child.id();
+        let (enough, stop) = mpsc::channel::<()>();
+        let peak = thread::spawn(move || {
+            let mut peak = 0;
+            // Until somebody says so, or the process is gone.
+            while stop.recv_timeout(Duration::from_millis(3))
+                == Err(mpsc::RecvTimeoutError::Timeout)
+                && let Ok(now) = anonymous_memory(pid)
+            {
+                peak = peak.max(now);
+            }
+            peak
+        });
+        Ok(Self {
+            child,
+            lines,
+            peak: Some(peak),
+            enough,
+        })
+    }
+
+    /// What it says next.
+    fn line(&self) -> Result<String> {
+        let line = self.lines.recv_timeout(PATIENCE);
+        line.context("the agent has said nothing for a minute, or has ended")
+    }
+
+    /// The most anonymous memory it has had until now.
+    fn peak(&mut self) -> Result<u64> {
+        let peak = self.peak.take().context("asked twice")?;
+        let _ = self.enough.send(());
+        peak.join().ok().context("the sampling thread panicked")
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The child: the agent's source and engine, and the kernel's own maps.
+pub(crate) fn child(kubeconfig: &str) -> Result<()> {
+    // Only for its private bpf file system.
+    let world = World::builder(PeerCommand::new("/bin/false")).build()?;
+    let layout = Layout::new(&world.nodes()[0].bpffs());
+    layout.create()?;
+    let _object = Object::open(&layout, &Capacity::default())?;
+    let (writes, written) = mpsc::channel();
+    let kernel = Noted {
+        kernel: Kernel::open(&layout)?,
+        writes,
+    };
+    let mut engine = Engine::new(objects::THIS_NODE, kernel, Report::default());
+    let (first, is_synced) = mpsc::channel();
+    engine.after_first_sync(move || {
+        // The receiver waits for it.
+        let _ = first.send((Instant::now(), cpu_time()));
+    });
+
+    let anonymous_before = anonymous_memory(std::process::id())?;
+    let (start, cpu) = (Instant::now(), cpu_time());
+    let (events, received) = tokio::sync::mpsc::channel(EVENTS);
+    let (engine, _thread) = sync::spawn(engine, received)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let options = Options {
+        kubeconfig: Some(PathBuf::from(kubeconfig)),
+        node_name: objects::THIS_NODE.to_owned(),
+        nodes: Breadth::ThisNode,
+        pods: Breadth::ThisNode,
+    };
+    runtime.spawn(async move {
+        let source = Source::open(options).await.expect("the server is there");
+        source.run(events).await;
+    });
+    let (end, cpu_then) = is_synced.recv_timeout(PATIENCE)?;
+    say(&Synced {
+        wall: end - start,
+        cpu: cpu_then - cpu,
+        anonymous_before,
+    })?;
+    while written.try_recv().is_ok() {}
+    loop {
+        let mut last = written.recv()?;
+        // It answers between two syncs: then this one is over.
+        engine
+            .ask_blocking(|_| ())
+            .context("the engine has ended")?;
+        last = written.try_iter().last().unwrap_or(last);
+        say(&Changed {
+            written: last,
+            cpu: cpu_time(),
+        })?;
+    }
+}
+
+/// The kernel's tables; tells when a service entry was written, which is what makes a change count.
+struct Noted {
+    kernel: Kernel,
+    writes: mpsc::Sender<u64>,
+}
+
+impl Dataplane for Noted {
+    fn capacity(&self) -> Capacity {
+        self.kernel.capacity()
+    }
+
+    fn snapshot(&mut self) -> Result<Snapshot, Error> {
+        self.kernel.snapshot()
+    }
+
+    fn apply(&mut self, op: &Op) -> Result<(), Error> {
+        self.kernel.apply(op)?;
+        if matches!(op, Op::SetService { .. }) {
+            // Whoever reads them outlives the engine.
+            let _ = self.writes.send(monotonic());
+        }
+        Ok(())
+    }
+
+    fn grace_period(&mut self) {
+        self.kernel.grace_period();
+    }
+}
+
+fn say(line: &impl Serialize) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{}", serde_json::to_string(line)?)?;
+    Ok(stdout.flush()?)
+}
+
+/// Nanoseconds of the clock that all processes share.
+fn monotonic() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+}
+
+fn anonymous_memory(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB"))
+        .context("the kernel does not tell RssAnon")?;
+    Ok(kib.trim().parse::<u64>()? * 1024)
+}

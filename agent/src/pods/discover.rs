@@ -16,7 +16,10 @@ use super::{
     namespace::{Namespace, NamespaceId, netns_cookie},
     process::{self, Process},
 };
-use crate::netlink::Connection;
+use crate::{
+    capabilities::{SYS_ADMIN, SYS_PTRACE, lacking},
+    netlink::Connection,
+};
 
 /// A veth whose other side is in a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,7 +174,7 @@ fn look(
     veths: &Veths<'_>,
     changes: &Changes,
 ) -> io::Result<()> {
-    let mut found = known.witness.and_then(enter);
+    let mut found = known.witness.map_or(Ok(None), enter)?;
     if found.is_none() {
         known.witness = process::oldest(cgroups)?;
         let Some(witness) = known.witness else {
@@ -179,7 +182,7 @@ fn look(
             keep_what_is_there(&mut known.network, veths);
             return Ok(());
         };
-        found = enter(witness);
+        found = enter(witness)?;
     }
     let namespace = found.ok_or(io::ErrorKind::NotFound)?;
     if namespace.id == here {
@@ -199,9 +202,23 @@ fn look(
 }
 
 /// A process's namespace, unless the process has ended: then the namespace may be that of another with the same number.
-fn enter(witness: Process) -> Option<Namespace> {
-    let namespace = Namespace::of(witness.pid).ok()?;
-    witness.alive().then_some(namespace)
+fn enter(witness: Process) -> io::Result<Option<Namespace>> {
+    match Namespace::of(witness.pid) {
+        Ok(namespace) => Ok(witness.alive().then_some(namespace)),
+        Err(error) if has_ended(&error) => Ok(None),
+        Err(error) => Err(denied(error)),
+    }
+}
+
+/// Says what to do about a refusal that is for want of a capability.
+fn denied(error: io::Error) -> io::Error {
+    match lacking(&[SYS_ADMIN, SYS_PTRACE]) {
+        Some(why) if error.kind() == io::ErrorKind::PermissionDenied => io::Error::new(
+            error.kind(),
+            format!("its network namespace is closed to us: {why}"),
+        ),
+        _ => error,
+    }
 }
 
 fn read(namespace: &Namespace, netlink: &mut Connection, veths: &Veths<'_>) -> io::Result<Network> {
@@ -209,10 +226,11 @@ fn read(namespace: &Namespace, netlink: &mut Connection, veths: &Veths<'_>) -> i
     let Some((nsid, veths)) = nsid.and_then(|nsid| Some((nsid, veths.get(&nsid)?))) else {
         return Ok(Network::Unknown);
     };
-    let (cookie, addresses) = namespace.run(|| {
+    let inside = || {
         let addresses = links::addresses(&mut links::connect()?)?;
         Ok((netns_cookie()?, addresses))
-    })?;
+    };
+    let (cookie, addresses) = namespace.run(inside).map_err(denied)?;
     let interfaces = veths.iter().map(|(link, inside)| {
         let carried = addresses.iter().filter(|carried| carried.index == *inside);
         let carried: BTreeSet<IpAddr> = carried.map(|carried| carried.address).collect();

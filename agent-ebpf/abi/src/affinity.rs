@@ -7,7 +7,7 @@ use crate::{Address, crosses_the_border};
 #[repr(C)]
 pub struct AffinityKey {
     /// The client: its address on the packet path; at the socket, where it has none yet, its network namespace's cookie in
-    /// the last eight bytes.
+    /// the last eight bytes, and before it in native order 1 for IPv6, 0 for IPv4.
     pub client: Address,
     /// The service port's id.
     pub id: u32,

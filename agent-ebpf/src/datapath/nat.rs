@@ -23,7 +23,7 @@ const PORT_ATTEMPTS: u32 = 16;
 #[inline(never)]
 pub(crate) fn to_service(work: &mut Work, from: u8, config: &NodeConfig) -> Verdict {
     let entry = &work.entry;
-    if entry.flags & service::flags::SOURCE_RANGES != 0 && !source_allowed(&work.packet, entry) {
+    if entry.flags & service::flags::SOURCE_RANGES != 0 && !source_allowed(entry, &work.packet.key.src) {
         return Verdict::SourceDenied;
     }
     let hash = select::hash(&work.packet.key);
@@ -115,13 +115,14 @@ fn masquerade(work: &mut Work, config: &NodeConfig) -> bool {
     false
 }
 
+/// Whether a source may come in where the service's source ranges guard.
 #[inline(always)]
-fn source_allowed(packet: &Packet, entry: &ServiceEntry) -> bool {
+pub(crate) fn source_allowed(entry: &ServiceEntry, source: &Address) -> bool {
     let key = aya_ebpf::maps::lpm_trie::Key::new(
         160,
         SourceRangeKey {
             id: entry.id,
-            addr: packet.key.src,
+            addr: *source,
         },
     );
     SOURCE_RANGES.get(&key).is_some()

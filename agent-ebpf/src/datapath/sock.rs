@@ -13,11 +13,12 @@ use aya_ebpf::{
 use weir_abi::{
     Address, Backend, DatagramOrigin, DatagramPeer, ServiceEntry, SocketOrigin, Verdict,
     config::flags::OPT_OUTS,
-    service::{proto, scope},
+    service::{flags, proto, scope},
 };
 
 use crate::{
     maps::{self, DATAGRAM_ORIGINS, OPT_OUT, SOCKET_ORIGINS},
+    nat,
     select::{self, Chosen},
     service::{self, Lookup, NO_ENTRY},
     verdict,
@@ -105,6 +106,14 @@ pub(crate) fn recvmsg(ctx: &SockAddrContext, family: Family) -> i32 {
 /// The system call is refused; the error is set.
 struct Refused;
 
+/// Who is behind a socket.
+enum Source {
+    /// A pod.
+    Pod,
+    /// The node itself, by this address.
+    Node(Address),
+}
+
 /// A backend for a destination; `None` when it is no service's.
 #[inline(never)]
 fn choose(
@@ -123,13 +132,20 @@ fn choose(
     }
     match service::verdict(&entry) {
         Verdict::Translate => {}
-        // No entry of this scope says that its frontend is none: whoever wrote it meant something else.
-        Verdict::Pass | Verdict::InconsistentTables => {
-            return Err(refuse_inconsistent(ctx, entry.id));
-        }
+        // An address that is also something else, as the node's own are: this port of it is no service's.
+        Verdict::Pass => return Ok(None),
+        Verdict::InconsistentTables => return Err(refuse_inconsistent(ctx, entry.id)),
         reason => return Err(refuse(reason, entry.id)),
     }
-    let client = sock.client(ctx);
+    if entry.flags & flags::SOURCE_RANGES != 0 {
+        match sock.source(ctx, &addr) {
+            // A pod's address is known when its packet comes: translated then, if it may come in.
+            Source::Pod => return Ok(None),
+            Source::Node(own) if nat::source_allowed(&entry, &own) => {}
+            Source::Node(_) => return Err(refuse(Verdict::SourceDenied, entry.id)),
+        }
+    }
+    let client = sock.client(ctx, &addr);
     let hash = sock.hash(ctx);
     let Some(Chosen { backend, .. }) = backend(&entry, &client, hash) else {
         return Err(refuse_inconsistent(ctx, entry.id));
@@ -199,12 +215,29 @@ macro_rules! store {
 }
 
 impl Sock {
-    /// Who asks, as far as session affinity can know before there is an address: the network namespace.
+    /// Who asks, as far as session affinity can know before there is an address: the network namespace, and the family,
+    /// which has backends of its own.
     #[inline(always)]
-    fn client(&self, ctx: &SockAddrContext) -> Address {
+    fn client(&self, ctx: &SockAddrContext, wanted: &Address) -> Address {
         // SAFETY: the context is valid.
         let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
-        Address::from_words([0, 0, cookie as u32, (cookie >> 32) as u32])
+        let family = u32::from(wanted.as_v4().is_none());
+        Address::from_words([0, family, cookie as u32, (cookie >> 32) as u32])
+    }
+
+    /// Where the connection to `wanted` will come from.
+    #[inline(always)]
+    fn source(&self, ctx: &SockAddrContext, wanted: &Address) -> Source {
+        let Some(config) = maps::config() else {
+            return Source::Pod;
+        };
+        // SAFETY: a live field; user space changes it.
+        let own = unsafe { (&raw const config.netns_cookie).read_volatile() };
+        // SAFETY: the context is valid.
+        if unsafe { bpf_get_netns_cookie(ctx.as_ptr()) } != own {
+            return Source::Pod;
+        }
+        Source::Node(nat::own_address(wanted.as_v4().is_none(), config))
     }
 
     /// Different for each socket: there is no source port yet to make a flow's hash from.

@@ -65,6 +65,23 @@ fn each_reason_refuses_at_once_and_is_counted() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn what_is_no_services_on_an_address_with_services_is_left_alone() -> Result<()> {
+    let mut stage = Stage::open()?;
+    let own = stage.target(stage.server.addresses().v4.into());
+    // As a node port makes it of a node's address: other ports are its own.
+    let any_port = ServiceKey::address_only(own.ip().into(), scope::INTERNAL);
+    let entry = ServiceEntry::new(&any_port, 0, 0, 0, Verdict::Pass);
+    stage.apply(&[set(any_port, entry)])?;
+    let before = stage.verdicts();
+    assert_eq!(
+        stage.client.connect(own)?.answered_by.as_deref(),
+        Some("server")
+    );
+    assert_eq!(stage.verdicts(), before);
+    Ok(())
+}
+
 fn short(to: SocketAddr) -> weir_world::peer::Exchange {
     weir_world::peer::Exchange::tcp(to).timeout(std::time::Duration::from_millis(200))
 }
@@ -112,7 +129,6 @@ fn tables_that_do_not_fit_together_are_refused_as_such() -> Result<()> {
 
     let wrong = [
         ("an unknown verdict", 77, 50, 1),
-        ("a verdict that is none", Verdict::Pass as u8, 50, 1),
         ("no slots", TRANSLATE, 50, 0),
         ("a slot out of range", TRANSLATE, CAPACITY.slots, 1),
         ("a slot far out of range", TRANSLATE, u32::MAX, 1),

@@ -68,6 +68,28 @@ pub(crate) fn endpoints(services: u32) -> u32 {
 /// An object, by its key in etcd.
 pub(crate) type Stored = (String, String);
 
+/// A node of this name, with its addresses and the ranges of its pods.
+pub(crate) fn node(name: &str, addresses: Addresses, ranges: &[String; 2]) -> Stored {
+    let mut metadata = metadata(name, "40de", &json!({"kubernetes.io/hostname": name}));
+    if let Some(fields) = metadata.as_object_mut() {
+        fields.remove("namespace");
+    }
+    let addresses = addresses
+        .both()
+        .map(|address| json!({"type": "InternalIP", "address": address}));
+    let object = json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": metadata,
+        "spec": {"podCIDR": ranges[0], "podCIDRs": ranges},
+        "status": {
+            "addresses": addresses,
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    });
+    (format!("/registry/minions/{name}"), object.to_string())
+}
+
 /// The services with real backends.
 pub(crate) fn fixed(near: Addresses, far: Addresses) -> Vec<Stored> {
     let mut stored = Vec::new();

@@ -183,7 +183,6 @@ fn stand_all(options: &Options, directs: &[(Wiring, Site)]) -> Result<(Vec<Group
     let (mut groups, mut control) = (Vec::new(), Vec::new());
     for &services in &options.sizes {
         registry.grow(services, any)?;
-        let _nodes = registry.nodes(any)?;
         for &(wiring, _) in directs {
             let everything = services == options.main_size();
             if wiring != *first && !everything {

@@ -13,7 +13,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde::{Deserialize, Serialize};
-use weir_tests::control_plane::{Cluster, Node, NodeGuard};
+use weir_tests::control_plane::Cluster;
 use weir_world::{Addresses, Wiring};
 
 use crate::{
@@ -67,26 +67,16 @@ impl Registry {
         &self.cluster
     }
 
-    /// Nodes as those of every site are.
-    pub(crate) fn nodes(&self, site: &Site) -> Result<Vec<NodeGuard<'_>>> {
-        let nodes = site.nodes().iter();
-        nodes
-            .map(|node| {
-                let [v4, v6] = node.addresses().both().map(|address| address.to_string());
-                let [ranges_v4, ranges_v6] = node.pod_ranges();
-                let described = Node::new(node.name())
-                    .internal_ips(&[&v4, &v6])
-                    .pod_cidrs(&[&ranges_v4, &ranges_v6]);
-                self.cluster.node(&described)
-            })
-            .collect()
-    }
-
-    /// Adds services until there are so many.
+    /// Adds services until there are so many; first of all the nodes as every site has them.
     pub(crate) fn grow(&mut self, services: u32, site: &Site) -> Result<()> {
         if self.services == 0 {
             let fixed = objects::fixed(site.near.addresses, site.far.addresses);
             self.cluster.store(&fixed)?;
+            let nodes = site.nodes().iter();
+            let nodes: Vec<_> = nodes
+                .map(|node| objects::node(node.name(), node.addresses(), &node.pod_ranges()))
+                .collect();
+            self.cluster.store(&nodes)?;
             self.services = FIXED;
         }
         ensure!(

@@ -114,10 +114,10 @@ fn plan(purpose: Purpose) -> Plan {
             "kube-proxy, which tests compare with and benches measure",
         );
     }
-    if purpose.is(&[Purpose::Test]) && in_path("go").is_none() {
+    if purpose.is(&[Purpose::Test, Purpose::Bench]) && in_path("go").is_none() {
         plan.reasons.push((
             "go".into(),
-            "builds the real Kubernetes control plane of the tests",
+            "builds the real Kubernetes control plane of tests and benches",
         ));
         plan.by_hand
             .push("install Go 1.26 or newer: https://go.dev/dl".into());

@@ -57,6 +57,7 @@ impl Registry {
         cluster.apply(&format!(
             "{{\"apiVersion\": \"v1\", \"kind\": \"Namespace\", \"metadata\": {{\"name\": \"{NAMESPACE}\"}}}}"
         ))?;
+        cluster.pause_controllers()?;
         Ok(Self {
             cluster,
             services: 0,
@@ -94,7 +95,7 @@ impl Registry {
         self.wait_until_quiet()
     }
 
-    /// Waits until the API server and the controllers have done with what is new, lest that slow down who is measured next.
+    /// Waits until the API server has done with what is new, lest that slow down who is measured next.
     fn wait_until_quiet(&self) -> Result<()> {
         const LONG_ENOUGH: Duration = Duration::from_secs(40);
         const SECOND: Duration = Duration::from_secs(1);

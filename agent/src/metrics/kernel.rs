@@ -10,8 +10,8 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 use serde::{Deserialize, Serialize};
-use weir_abi::{ServiceCounters, Verdict, service::proto};
-use weir_core::plan::ServicePort;
+use weir_abi::{ServiceCounters, Verdict};
+use weir_core::{model::Protocol, plan::ServicePort};
 
 /// Whoever can read the kernel's tables. Called from a thread that may block.
 pub trait Kernel: Send + Sync {
@@ -99,7 +99,7 @@ fn services(
                 ("namespace", &*port.name.namespace),
                 ("service", &*port.name.name),
                 ("port", &*port.port_name),
-                ("protocol", protocol(port.proto)),
+                ("protocol", Protocol::label_of(port.proto)),
                 ("result", result),
             ];
             (labels, n)
@@ -111,15 +111,6 @@ fn services(
         "Connections to a service port, by whether they were sent to an endpoint.",
         samples,
     )
-}
-
-fn protocol(number: u8) -> &'static str {
-    match number {
-        proto::TCP => "TCP",
-        proto::UDP => "UDP",
-        proto::SCTP => "SCTP",
-        _ => "unknown",
-    }
 }
 
 pub(super) fn gauges<L: EncodeLabelSet>(

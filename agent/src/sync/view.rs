@@ -7,13 +7,10 @@ use std::{
     time::Instant,
 };
 
-use weir_abi::{
-    Address,
-    service::{proto, scope},
-};
+use weir_abi::{Address, service::scope};
 use weir_core::{
     compile::{self, BackendAddr, DesiredPort},
-    model::{Endpoint, Kind, Service},
+    model::{Endpoint, Kind, Protocol, Service},
     plan::{Programmed, ServicePort},
 };
 
@@ -132,7 +129,7 @@ impl<D: Dataplane> Engine<D> {
                 let counted = counted.unwrap_or_default();
                 PortView {
                     name: port.port_name.to_string(),
-                    protocol: protocol(port.proto).to_owned(),
+                    protocol: Protocol::label_of(port.proto).to_owned(),
                     port: service_port(service, port),
                     selection: port.selection.label().to_owned(),
                     frontends: frontends(port),
@@ -203,13 +200,4 @@ fn service_port(service: &Service, port: &DesiredPort) -> u16 {
     ports
         .find(|p| p.name == port.port_name && p.protocol as u8 == port.proto)
         .map_or(0, |p| p.port)
-}
-
-fn protocol(number: u8) -> &'static str {
-    match number {
-        proto::TCP => "TCP",
-        proto::UDP => "UDP",
-        proto::SCTP => "SCTP",
-        _ => "?",
-    }
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as api;
+use weir_abi::service::proto;
 
 use super::error::{ModelError, Problem};
 use super::name::ObjectName;
@@ -119,11 +120,11 @@ pub enum Affinity {
 #[repr(u8)]
 pub enum Protocol {
     /// TCP.
-    Tcp = weir_abi::service::proto::TCP,
+    Tcp = proto::TCP,
     /// UDP.
-    Udp = weir_abi::service::proto::UDP,
+    Udp = proto::UDP,
     /// SCTP.
-    Sctp = weir_abi::service::proto::SCTP,
+    Sctp = proto::SCTP,
 }
 
 /// One of `spec.ports`.
@@ -286,6 +287,17 @@ impl Protocol {
     #[must_use]
     pub const fn number(self) -> u8 {
         self as u8
+    }
+
+    /// The API's name of the protocol of that number; `unknown` for one that no service can have.
+    #[must_use]
+    pub const fn label_of(number: u8) -> &'static str {
+        match number {
+            proto::TCP => Self::Tcp.label(),
+            proto::UDP => Self::Udp.label(),
+            proto::SCTP => Self::Sctp.label(),
+            _ => "unknown",
+        }
     }
 
     /// Reads a protocol at `field`; an absent one is TCP.

@@ -32,12 +32,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use thiserror::Error;
-use weir_abi::service::{proto, scope};
+use weir_abi::service::scope;
 use weir_abi::table;
 use weir_abi::{Backend, MemberKey, ServiceEntry, ServiceKey, SourceRangeKey};
 
 use crate::backend::BackendAddr;
-use crate::model::ObjectName;
+use crate::model::{ObjectName, Protocol};
 
 pub use programmed::{Programmed, TableCounts};
 
@@ -257,12 +257,8 @@ impl fmt::Display for FrontendName<'_> {
             scope::EXTERNAL => " from outside",
             _ => "",
         };
-        match key.proto {
-            proto::TCP => write!(f, "{address}/TCP{from_outside}"),
-            proto::UDP => write!(f, "{address}/UDP{from_outside}"),
-            proto::SCTP => write!(f, "{address}/SCTP{from_outside}"),
-            other => write!(f, "{address}/{other}{from_outside}"),
-        }
+        let protocol = Protocol::label_of(key.proto);
+        write!(f, "{address}/{protocol}{from_outside}")
     }
 }
 

@@ -35,8 +35,4 @@ pub mod flags {
     pub const LOCAL_REDIRECT: u32 = 1;
     /// Some network namespaces are in `OPT_OUT`: look there before a socket is translated.
     pub const OPT_OUTS: u32 = 2;
-    /// `FLOWS` takes over from another map, `FLOWS_BEFORE`: what it does not have may be there.
-    pub const FLOWS_MOVE: u32 = 4;
-    /// Some programs know only that other map yet: what is new goes there.
-    pub const FLOWS_STAY: u32 = 8;
 }

@@ -58,6 +58,9 @@ pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> =
 pub(crate) static FLOWS_BEFORE: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(1, 0);
 
 #[map]
+pub(crate) static FLOWS_MOVE: Array<u32> = Array::with_max_entries(1, 0);
+
+#[map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
     LruHashMap::with_max_entries(FRAGMENTS_CAPACITY, 0);
 

@@ -18,7 +18,7 @@ use weir_abi::table;
 
 use super::{
     pins,
-    resize::{self, Resize, Sizes},
+    resize::{self, Moving, Resize, Sizes},
 };
 use crate::{
     attach::Replacements,
@@ -77,7 +77,8 @@ impl Object {
             let before = flows_move.then(|| layout.resized(table::FLOWS));
             let mut object = Self::load(&wanted, |name| layout.map(name), before)?;
             let replacements = Replacements::prepare(&mut object, layout)?;
-            resize::finish_interrupted(layout, &replacements, flows_move)?;
+            let moving = flows_move.then(|| object.moving()).transpose()?;
+            resize::finish_interrupted(layout, &replacements, moving)?;
         }
         let Some(resize) = Resize::needed(layout, &wanted)? else {
             return Self::load(&wanted, |name| layout.map(name), None);
@@ -90,14 +91,20 @@ impl Object {
                 layout.map(name)
             }
         };
-        let before = resize.changes(table::FLOWS);
-        let before = before.then(|| layout.map(table::FLOWS));
+        let flows_move = resize.changes(table::FLOWS);
+        let before = flows_move.then(|| layout.map(table::FLOWS));
         let mut object = Self::load(&wanted, path, before)?;
         let replacements = Replacements::prepare(&mut object, layout)?;
         resize.copy(layout)?;
         resize.exchange_pins(layout)?;
-        resize.finish(layout, &replacements)?;
+        let moving = flows_move.then(|| object.moving()).transpose()?;
+        resize.finish(layout, &replacements, moving)?;
         Ok(object)
+    }
+
+    fn moving(&mut self) -> Result<Moving> {
+        let map = self.ebpf.take_map(table::FLOWS_MOVE);
+        Moving::new(map.with_context(|| format!("the datapath has no {}", table::FLOWS_MOVE))?)
     }
 
     /// Loads the object on the maps pinned at these paths, which are made if they are not there. `before` is the map that

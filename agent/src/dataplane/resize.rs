@@ -18,7 +18,7 @@
 use std::{collections::BTreeSet, fs, io, os::fd::AsFd as _, time::Duration};
 
 use anyhow::{Context as _, Result};
-use aya::maps::{HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, lpm_trie};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, lpm_trie};
 use rustix::{
     fs::{CWD, RenameFlags, renameat_with},
     time::{ClockId, clock_gettime},
@@ -26,14 +26,16 @@ use rustix::{
 use tracing::{info, warn};
 use weir_abi::{
     Backend, Flow, FlowKey, MemberKey, ServiceCounters, ServiceEntry, ServiceKey, SourceRangeKey,
-    config::flags::{FLOWS_MOVE, FLOWS_STAY},
-    flow::{flags, kind},
+    flow::{
+        flags, kind,
+        moving::{BEFORE, BOTH, NOT},
+    },
     service::{backend_state, proto},
     table,
 };
 use weir_core::plan::Capacity;
 
-use super::{Config, batch, kernel::wait_for_programs, mapping::Mapping};
+use super::{batch, kernel::wait_for_programs, mapping::Mapping};
 use crate::{
     attach::Replacements,
     bpffs::{self, Layout},
@@ -167,34 +169,52 @@ impl Resize {
     }
 
     /// Puts the new programs at the links, and removes the old maps.
-    pub(super) fn finish(self, layout: &Layout, replacements: &Replacements) -> Result<()> {
-        switch(layout, replacements, self.names.contains(table::FLOWS))?;
+    pub(super) fn finish(
+        self,
+        layout: &Layout,
+        replacements: &Replacements,
+        moving: Option<Moving>,
+    ) -> Result<()> {
+        switch(layout, replacements, moving)?;
         info!(tables = ?self.names, "the tables have their new sizes");
+        Ok(())
+    }
+}
+
+/// `FLOWS_MOVE` of the new programs.
+pub(super) struct Moving(Array<MapData, u32>);
+
+impl Moving {
+    pub(super) fn new(map: Map) -> Result<Self> {
+        Ok(Self(Array::try_from(map)?))
+    }
+
+    /// Sets it for every packet from now on.
+    fn set(&mut self, moving: u32) -> Result<()> {
+        self.0
+            .set(0, moving, 0)
+            .context("cannot write FLOWS_MOVE")?;
+        wait_for_programs();
         Ok(())
     }
 }
 
 /// Puts programs at the links that use what is pinned, and removes the maps aside; from those of flows, if they move, these are
 /// taken first.
-fn switch(layout: &Layout, replacements: &Replacements, flows_move: bool) -> Result<()> {
-    let config = Config::new(&open(layout, table::CONFIG)?)?;
-    if flows_move {
-        config.update(|config| config.flags |= FLOWS_MOVE | FLOWS_STAY)?;
-    }
-    replacements.carry_out();
-    if flows_move {
+fn switch(layout: &Layout, replacements: &Replacements, moving: Option<Moving>) -> Result<()> {
+    if let Some(mut moving) = moving {
+        moving.set(BEFORE)?;
+        replacements.carry_out();
         wait_for_programs();
-        config.update(|config| config.flags &= !FLOWS_STAY)?;
-        wait_for_programs();
+        moving.set(BOTH)?;
         // From here on, nothing new comes into the old map.
-        copy_flows(
-            &open_resized(layout, table::FLOWS)?,
-            &open(layout, table::FLOWS)?,
-        )
-        .context("cannot copy FLOWS")?;
+        let old = open_resized(layout, table::FLOWS)?;
+        copy_flows(&old, &open(layout, table::FLOWS)?).context("cannot copy FLOWS")?;
+        moving.set(NOT)?;
+    } else {
+        replacements.carry_out();
+        wait_for_programs();
     }
-    config.update(|config| config.flags &= !(FLOWS_MOVE | FLOWS_STAY))?;
-    wait_for_programs();
     let removed = bpffs::remove_tree(&layout.resize_dir());
     removed.map(drop).context("cannot remove the old tables")
 }
@@ -223,9 +243,9 @@ pub(super) fn has_flows_aside(layout: &Layout) -> bool {
 pub(super) fn finish_interrupted(
     layout: &Layout,
     replacements: &Replacements,
-    flows_move: bool,
+    moving: Option<Moving>,
 ) -> Result<()> {
-    switch(layout, replacements, flows_move)?;
+    switch(layout, replacements, moving)?;
     info!("finished the resize of tables that an earlier agent had begun");
     Ok(())
 }

@@ -34,7 +34,7 @@ pub(crate) struct Standing {
     pub(crate) note: Option<String>,
     /// Seconds from the start of its process until everything is programmed.
     pub(crate) ready: Option<f64>,
-    /// CPU seconds of the same.
+    /// CPU seconds of the same, until there is nothing left to do.
     pub(crate) ready_cpu: Option<f64>,
     /// Anonymous memory afterwards, in bytes.
     pub(crate) anonymous: Option<u64>,
@@ -175,9 +175,9 @@ pub(crate) fn stand_up(
     }
     standing.ready = Some(start.elapsed().as_secs_f64());
     let proxy = site.proxy()?;
-    standing.ready_cpu = Some(usage::cpu(proxy.id())?.as_secs_f64());
     if wanted {
-        settled(proxy)?;
+        // The time of children counts once they have ended.
+        standing.ready_cpu = Some(settled(proxy)?.as_secs_f64());
         standing.anonymous = Some(usage::anonymous(proxy.id())?);
         let (walls, cpus) = changes(registry, &site)?;
         standing.change = Summary::of(walls);

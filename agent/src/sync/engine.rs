@@ -42,6 +42,8 @@ pub struct Engine<D> {
     no_local: NoLocalEndpoints,
     /// What was last reported of each service that is not programmed as it should be.
     pub(super) unfit: BTreeMap<ObjectName, String>,
+    /// What is wrong with services that are programmed all the same.
+    warnings: BTreeMap<ObjectName, String>,
     pub(super) sources: BTreeMap<Subject, SourceState>,
     pub(super) skipped: BTreeMap<(Subject, String), String>,
     pub(super) last: Option<LastSync>,
@@ -96,6 +98,7 @@ impl<D: Dataplane> Engine<D> {
             dirty_since: None,
             no_local: NoLocalEndpoints::default(),
             unfit: BTreeMap::new(),
+            warnings: BTreeMap::new(),
             sources: BTreeMap::new(),
             skipped: BTreeMap::new(),
             last: None,
@@ -365,6 +368,7 @@ impl<D: Dataplane> Engine<D> {
                 self.retired_since.get_or_insert_with(Instant::now);
             }
         }
+        self.note_warnings(&names);
         self.report_unfit(&programmed);
         self.programmed = Some(programmed);
         self.effects.dropped(&self.cluster, &gone);
@@ -391,12 +395,24 @@ impl<D: Dataplane> Engine<D> {
         Ok(Programmed::adopt(self.dataplane.capacity(), snapshot))
     }
 
+    fn note_warnings(&mut self, services: &BTreeSet<ObjectName>) {
+        for name in services {
+            let warnings = self.cluster.service(name).map(|service| &*service.warnings);
+            match warnings.unwrap_or_default() {
+                [] => drop(self.warnings.remove(name)),
+                warnings => {
+                    let texts: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+                    self.warnings.insert(name.clone(), texts.join("; "));
+                }
+            }
+        }
+    }
+
     /// Says what is not programmed as it should be, once for each thing there is to say.
     fn report_unfit(&mut self, programmed: &Programmed) {
-        let unfit: BTreeMap<ObjectName, String> = programmed
-            .errors()
-            .map(|failure| (failure.service().clone(), failure.to_string()))
-            .collect();
+        let mut unfit = self.warnings.clone();
+        let errors = programmed.errors();
+        unfit.extend(errors.map(|failure| (failure.service().clone(), failure.to_string())));
         for (service, text) in &unfit {
             if self.unfit.get(service) != Some(text) {
                 warn!(%service, error = text, "a service is not programmed as it should be");

@@ -401,3 +401,35 @@ fn a_skipped_object_is_told_until_it_is_fine() {
         2.0
     );
 }
+
+#[test]
+fn a_service_with_a_mistake_in_it_is_served_and_named() {
+    let with = |selection: &str| {
+        let Change::Apply(Object::Service(mut web)) =
+            service("web", &["10.96.0.1"], &[("http", 80)])
+        else {
+            panic!("a service")
+        };
+        let object: core_api::Service = serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "default",
+                "annotations": {"weir.dev/selection": selection}},
+            "spec": {"clusterIPs": ["10.96.0.1"], "ports": [{"port": 80}]},
+        }))
+        .unwrap();
+        web.warnings = Service::reduce(&object).unwrap().warnings;
+        Change::Apply(Object::Service(web))
+    };
+    let mut changes = web();
+    changes[0] = with("maglef");
+    let mut engine = synced(ROOMY, &changes);
+    let named = engine.status().unprogrammed;
+    assert_eq!(named.len(), 1, "{named:?}");
+    assert!(named[0].reason.contains("weir.dev/selection"), "{named:?}");
+    assert_eq!(
+        reachable(&engine, &frontend("10.96.0.1", 80)),
+        endpoints(&["10.0.0.1:8080", "10.0.0.2:8080"])
+    );
+    take(&mut engine, &[with("maglev")]);
+    until_quiet(&mut engine);
+    assert!(engine.status().unprogrammed.is_empty());
+}

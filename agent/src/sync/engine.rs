@@ -152,6 +152,7 @@ impl<D: Dataplane> Engine<D> {
             }
             Event::Skipped { kind, name, error } => {
                 warn!(%kind, name, error, "skipped an object");
+                self.effects.skipped(kind, &name, &error);
                 self.skipped.insert((kind, name), error);
                 self.report_skipped(kind);
             }
@@ -397,9 +398,11 @@ impl<D: Dataplane> Engine<D> {
             .errors()
             .map(|failure| (failure.service().clone(), failure.to_string()))
             .collect();
-        for (service, text) in &unfit {
-            if self.unfit.get(service) != Some(text) {
+        for failure in programmed.errors() {
+            let (service, text) = (failure.service(), failure.to_string());
+            if unfit.get(service) == Some(&text) && self.unfit.get(service) != Some(&text) {
                 warn!(%service, error = text, "a service is not programmed as it should be");
+                self.effects.unfit(failure);
             }
         }
         self.unfit = unfit;

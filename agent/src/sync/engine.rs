@@ -9,7 +9,7 @@ use tracing::{debug, error, info, warn};
 use weir_core::{
     compile,
     model::{Kind, ObjectName},
-    plan::{Op, Programmed, Retired},
+    plan::{Op, PlanError, Programmed, Retired},
     settings::Settings,
     state::{Change, Cluster, Dirty},
 };
@@ -155,6 +155,7 @@ impl<D: Dataplane> Engine<D> {
             }
             Event::Skipped { kind, name, error } => {
                 warn!(%kind, name, error, "skipped an object");
+                self.effects.skipped(kind, &name, &error);
                 self.skipped.insert((kind, name), error);
                 self.report_skipped(kind);
             }
@@ -410,12 +411,22 @@ impl<D: Dataplane> Engine<D> {
 
     /// Says what is not programmed as it should be, once for each thing there is to say.
     fn report_unfit(&mut self, programmed: &Programmed) {
+        let errors: BTreeMap<&ObjectName, &PlanError> = programmed
+            .errors()
+            .map(|error| (error.service(), error))
+            .collect();
         let mut unfit = self.warnings.clone();
-        let errors = programmed.errors();
-        unfit.extend(errors.map(|failure| (failure.service().clone(), failure.to_string())));
+        unfit.extend(
+            errors
+                .iter()
+                .map(|(service, error)| ((*service).clone(), error.to_string())),
+        );
         for (service, text) in &unfit {
             if self.unfit.get(service) != Some(text) {
                 warn!(%service, error = text, "a service is not programmed as it should be");
+                if let Some(error) = errors.get(service) {
+                    self.effects.unfit(error);
+                }
             }
         }
         self.unfit = unfit;

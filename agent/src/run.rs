@@ -1,6 +1,12 @@
 //! `weir run`: the agent. All wiring is here.
 
-use std::{fs::File, future::Future, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    future::Future,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use tokio::{
@@ -31,6 +37,9 @@ use crate::{
     source::{self, Source},
     sync::{self, Effects, Engine, Report},
 };
+
+/// How long a new agent may take to find its pods, at most.
+const PODS_ARE_FOUND: Duration = Duration::from_secs(10);
 
 /// How often to say that another agent still holds the node's lock.
 const LOCK_REMINDER: Duration = Duration::from_secs(10);
@@ -240,9 +249,17 @@ fn health_checks(report: &Report, settings: &Settings) -> HealthChecks {
     HealthChecks::new(report.health.clone(), addresses, |error| warn!("{error}"))
 }
 
-/// Ends connections to deleted endpoints in this node's own network namespace and those of its pods.
+/// Ends connections to deleted endpoints in this node's own network namespace and those of its pods. An agent that has just
+/// started may know what was deleted before it knows its pods: then these are waited for.
 fn reaper(pods: pods::Handle) -> Result<Reaper> {
-    let reaper = Reaper::start(move || pods.view().namespaces.clone(), |_| {});
+    let namespaces = move || {
+        let deadline = Instant::now() + PODS_ARE_FOUND;
+        while !pods.view().listed && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(20));
+        }
+        pods.view().namespaces.clone()
+    };
+    let reaper = Reaper::start(namespaces, |_| {});
     reaper.context("cannot start the thread that ends connections")
 }
 

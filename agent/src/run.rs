@@ -1,6 +1,12 @@
 //! `weir run`: the agent. All wiring is here.
 
-use std::{fs::File, future::Future, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    future::Future,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use tokio::{
@@ -31,6 +37,9 @@ use crate::{
     source::{self, Source},
     sync::{self, Effects, Engine, Report},
 };
+
+/// How long a new agent may take to find its pods, at most.
+const PODS_ARE_FOUND: Duration = Duration::from_secs(10);
 
 /// How often to say that another agent still holds the node's lock.
 const LOCK_REMINDER: Duration = Duration::from_secs(10);
@@ -75,18 +84,20 @@ pub async fn run(options: Options) -> Result<()> {
     let node_ports = NodePorts::new(&options.nodeport_addresses)?;
     let settings = settings(&options, &node_ports)?;
     let mut engine = Engine::new(&node_name, kernel, report.clone());
+    let (announcer, announcements) = source::kube::announcements();
     engine.with_effects(Effects {
         pods: Some(follower.handle()),
         reaper: Some(reaper(follower.handle())?),
         health_checks: Some(health_checks(&report, &settings)),
         config: Some(config),
+        announcer: Some(announcer),
     });
     engine.set_settings(settings);
     let leftovers = layout.clone();
     engine.after_first_sync(move || remove_other_versions(&leftovers));
     let (events, received) = mpsc::channel(source::EVENTS);
     let (handle, thread) = sync::spawn(engine, received)?;
-    let source = open_source(&options, &node_name).await?;
+    let source = open_source(&options, &node_name, announcements).await?;
     let node = Arc::new(Node {
         name: node_name,
         source: describe_source(&options),
@@ -238,13 +249,25 @@ fn health_checks(report: &Report, settings: &Settings) -> HealthChecks {
     HealthChecks::new(report.health.clone(), addresses, |error| warn!("{error}"))
 }
 
-/// Ends connections to deleted endpoints in this node's own network namespace and those of its pods.
+/// Ends connections to deleted endpoints in this node's own network namespace and those of its pods. An agent that has just
+/// started may know what was deleted before it knows its pods: then these are waited for.
 fn reaper(pods: pods::Handle) -> Result<Reaper> {
-    let reaper = Reaper::start(move || pods.view().namespaces.clone(), |_| {});
+    let namespaces = move || {
+        let deadline = Instant::now() + PODS_ARE_FOUND;
+        while !pods.view().listed && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(20));
+        }
+        pods.view().namespaces.clone()
+    };
+    let reaper = Reaper::start(namespaces, |_| {});
     reaper.context("cannot start the thread that ends connections")
 }
 
-async fn open_source(options: &Options, node_name: &str) -> Result<Source> {
+async fn open_source(
+    options: &Options,
+    node_name: &str,
+    announcements: source::kube::Announcements,
+) -> Result<Source> {
     Ok(match &options.manifests {
         Some(directory) => Source::Manifests(source::manifests::Source::open(
             source::manifests::Options::new(directory.clone()),
@@ -257,6 +280,7 @@ async fn open_source(options: &Options, node_name: &str) -> Result<Source> {
                 pods: source::kube::Breadth::ThisNode,
             })
             .await?
+            .announce(announcements)
             .bootstrap(source::kube::Bootstrap {
                 servers: options
                     .apiserver

@@ -429,6 +429,7 @@ impl<D: Dataplane> Engine<D> {
                 }
             }
         }
+        self.report.unprogrammed_now(unfit.len());
         self.unfit = unfit;
     }
 

@@ -430,6 +430,7 @@ fn a_service_with_a_mistake_in_it_is_served_and_named() {
         endpoints(&["10.0.0.1:8080", "10.0.0.2:8080"])
     );
     take(&mut engine, &[with("maglev")]);
+    engine.tick(Instant::now());
     until_quiet(&mut engine);
     assert!(engine.status().unprogrammed.is_empty());
 }

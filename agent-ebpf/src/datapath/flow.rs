@@ -314,8 +314,12 @@ pub(crate) fn expect_answers(work: &mut Work) -> bool {
         // SAFETY: a live value of the map.
         let direct = unsafe { &*direct };
         let idle = work.flow.last_seen.saturating_sub(direct.last_seen);
-        if direct.kind == kind::DIRECT && direct.flags & flags::CLOSING == 0 && idle < IDLE {
-            return false;
+        if direct.kind == kind::DIRECT {
+            if direct.flags & flags::CLOSING == 0 && idle < IDLE {
+                return false;
+            }
+            // Should it begin again, the answers are its own again ([`supersede`]).
+            flows::remove(&work.flow.to);
         }
     }
     work.to = work.flow.to.reversed();

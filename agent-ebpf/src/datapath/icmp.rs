@@ -6,7 +6,8 @@ use weir_abi::flow::{flags, kind};
 use crate::{
     deliver::{self, DROP, NEXT, Route},
     flows,
-    maps::ENDPOINTS,
+    maps::{self, ENDPOINTS},
+    nat,
     path::Side,
     rewrite::translate_quote,
     work::Work,
@@ -37,6 +38,12 @@ pub(crate) fn error(ctx: &TcContext, work: &mut Work, side: Side) -> i32 {
     };
     work.outer.dst = answer.dst;
     let out = side == Side::Ingress && how & flags::NEIGHBOUR != 0;
+    // The stack would not forward what comes from its own address: on its way out, at the pod's device, it is translated.
+    let own = maps::config().map(|config| nat::own_address(packet.v6, config));
+    let bound_for_a_pod = side == Side::Ingress && kind == kind::REVERSE && !out;
+    if bound_for_a_pod && how & flags::HAIRPIN == 0 && own == Some(work.outer.src) {
+        return NEXT;
+    }
     let route = if out {
         deliver::route(ctx, &work.outer, &work.packet, &mut work.fib)
     } else {

@@ -14,7 +14,11 @@ use crate::{
 fn a_service_of_one_family_has_nothing_of_the_other() -> Result<()> {
     let town = town()?;
     for family in Family::BOTH {
-        let mut service = town.service("single").load_balancer().external().to(&["one-a", "two-a"]);
+        let mut service = town
+            .service("single")
+            .load_balancer()
+            .external()
+            .to(&["one-a", "two-a"]);
         let ip = service.ip(family);
         service.object["spec"]["clusterIP"] = json!(ip);
         service.object["spec"]["clusterIPs"] = json!([ip]);
@@ -51,13 +55,21 @@ fn an_ipv6_socket_that_speaks_ipv4_is_served() -> Result<()> {
     service.apply()?;
     for client in ["one-client", "one-mesh", "node1"] {
         let peer = town.peer(client)?;
-        for to in [service.at(Family::V4), service.at_node("node1", Family::V4)?] {
-            let std::net::IpAddr::V4(v4) = to.ip() else { continue };
+        for to in [
+            service.at(Family::V4),
+            service.at_node("node1", Family::V4)?,
+        ] {
+            let std::net::IpAddr::V4(v4) = to.ip() else {
+                continue;
+            };
             let mapped = SocketAddr::from((v4.to_ipv6_mapped(), to.port()));
             for transport in TRANSPORTS {
                 reaches(&peer, transport, mapped, &["one-a", "two-a"]).context(client)?;
                 let outcome = peer.exchange(exchange(transport, mapped))?;
-                ensure!(outcome.peer.is_none_or(|peer| peer == mapped), "{outcome:?}");
+                ensure!(
+                    outcome.peer.is_none_or(|peer| peer == mapped),
+                    "{outcome:?}"
+                );
             }
         }
     }

@@ -47,17 +47,23 @@ fn connections_to_a_deleted_endpoint_are_reset_and_not_left_hanging() -> Result<
             service.apply()?;
             let connections = connections(&town, &service)?;
             // The node of the pod has failed, say: nobody sends a farewell.
-            pod.node().ip(&[&format!("link set {} down", pod.host_veth())])?;
+            pod.node()
+                .ip(&[&format!("link set {} down", pod.host_veth())])?;
             town.forget_pod(&name)?;
             service.move_to(vec![ready("three-b")])?;
             for (who, connection) in &connections {
                 let outcome = connection.ask("still there?")?;
-                let errno = outcome.errno().with_context(|| format!("{who}: answered"))?;
+                let errno = outcome
+                    .errno()
+                    .with_context(|| format!("{who}: answered"))?;
                 ensure!(
                     ["ECONNRESET", "ECONNABORTED", "EPIPE"].contains(&errno),
                     "{who}: {outcome:?}"
                 );
-                ensure!(outcome.elapsed < Duration::from_secs(5), "{who}: {outcome:?}");
+                ensure!(
+                    outcome.elapsed < Duration::from_secs(5),
+                    "{who}: {outcome:?}"
+                );
             }
             town.world.remove_pod(&name)?;
         }
@@ -111,7 +117,11 @@ fn a_rolling_update_fails_no_connection() -> Result<()> {
             loads.push((client, town.peer(client)?.load(load)?));
         }
         for round in 0..6 {
-            let (old, new) = if round % 2 == 0 { ("one-a", "two-a") } else { ("two-a", "one-a") };
+            let (old, new) = if round % 2 == 0 {
+                ("one-a", "two-a")
+            } else {
+                ("two-a", "one-a")
+            };
             for endpoints in [
                 vec![ready("one-b"), ready(old), ready(new)],
                 vec![ready("one-b"), terminating(old), ready(new)],

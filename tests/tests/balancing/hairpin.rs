@@ -14,7 +14,11 @@ fn a_pod_reaches_itself_through_its_service() -> Result<()> {
         // The second one's connections are translated packet by packet.
         for pod in ["loop", "loop-mesh"] {
             town.add_server(PodSpec::new(pod))?;
-            let service = town.service("hairpin").load_balancer().external().to(&[pod]);
+            let service = town
+                .service("hairpin")
+                .load_balancer()
+                .external()
+                .to(&[pod]);
             service.apply()?;
             let peer = town.peer(pod)?;
             for family in Family::BOTH {
@@ -33,7 +37,10 @@ fn a_pod_reaches_itself_through_its_service() -> Result<()> {
                         let nodes = town.world.nodes().iter();
                         let mut addresses = nodes.map(|node| family.of(node.addresses()));
                         let own = seen == family.of(town.addresses(pod)?);
-                        ensure!(addresses.any(|address| address == seen) || own, "seen as {seen}");
+                        ensure!(
+                            addresses.any(|address| address == seen) || own,
+                            "seen as {seen}"
+                        );
                         // More than one segment, both ways.
                         let large = Exchange {
                             payload: "weir".repeat(2000),

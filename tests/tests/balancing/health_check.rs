@@ -32,7 +32,11 @@ fn ask(town: &Town, to: SocketAddr) -> Result<(u16, u64, Value)> {
             name.eq_ignore_ascii_case("X-Load-Balancing-Endpoint-Weight")
                 .then(|| value.trim().parse().ok())?
         });
-        Ok((status, weight.context("no weight")?, serde_json::from_str(body)?))
+        Ok((
+            status,
+            weight.context("no weight")?,
+            serde_json::from_str(body)?,
+        ))
     })?
 }
 
@@ -52,7 +56,10 @@ fn a_node_tells_how_many_endpoints_it_has() -> Result<()> {
             for family in Family::BOTH {
                 let (status, weight, body) = ask(&town, town.at(node, family, port)?)?;
                 let expected = if count > 0 { 200 } else { 503 };
-                ensure!((status, weight) == (expected, count), "{node}: {status} {weight}");
+                ensure!(
+                    (status, weight) == (expected, count),
+                    "{node}: {status} {weight}"
+                );
                 let told = serde_json::json!({
                     "service": {"namespace": "default", "name": service.name},
                     "localEndpoints": count,
@@ -69,7 +76,12 @@ fn a_node_tells_how_many_endpoints_it_has() -> Result<()> {
     expect(&service, [0, 1, 1])?;
     let ann = town.peer("ann")?;
     for family in Family::BOTH {
-        reaches(&ann, Transport::Tcp, service.at_node("node1", family)?, &["one-a"])?;
+        reaches(
+            &ann,
+            Transport::Tcp,
+            service.at_node("node1", family)?,
+            &["one-a"],
+        )?;
     }
     service.move_to(Vec::new())?;
     expect(&service, [0, 0, 0])?;

@@ -2,13 +2,16 @@
 
 mod affinity;
 mod cluster_ip;
+mod conformance;
 mod dual_stack;
 mod endings;
 mod external_ip;
 mod hairpin;
 mod health_check;
 mod load_balancer;
+mod maglev;
 mod node_port;
+mod path;
 mod refusals;
 mod service;
 mod source_ranges;

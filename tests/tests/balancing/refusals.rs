@@ -66,8 +66,12 @@ fn a_port_that_no_service_has_is_refused_on_a_cluster_ip_only() -> Result<()> {
             }
             // The balancer may well have that port.
             let to = (service.at_balancer(family).ip(), 81);
-            let outcome = peer.exchange(Exchange::tcp(to).timeout(std::time::Duration::from_millis(100)))?;
-            ensure!(!outcome.ok() && outcome.errno() != Some("ECONNREFUSED"), "{outcome:?}");
+            let outcome =
+                peer.exchange(Exchange::tcp(to).timeout(std::time::Duration::from_millis(100)))?;
+            ensure!(
+                !outcome.ok() && outcome.errno() != Some("ECONNREFUSED"),
+                "{outcome:?}"
+            );
         }
     }
     Ok(())
@@ -85,7 +89,12 @@ fn a_deleted_service_is_nobodys_and_a_recreated_one_serves_again() -> Result<()>
             for family in Family::BOTH {
                 for transport in TOLD {
                     reaches(&peer, transport, service.at(family), &[server])?;
-                    reaches(&peer, transport, service.at_node("node2", family)?, &[server])?;
+                    reaches(
+                        &peer,
+                        transport,
+                        service.at_node("node2", family)?,
+                        &[server],
+                    )?;
                 }
             }
         }
@@ -94,7 +103,8 @@ fn a_deleted_service_is_nobodys_and_a_recreated_one_serves_again() -> Result<()>
             let peer = town.peer(client)?;
             for family in Family::BOTH {
                 is_refused(&peer, Transport::Tcp, service.at_node("node2", family)?)?;
-                let gone = Exchange::tcp(service.at(family)).timeout(std::time::Duration::from_millis(100));
+                let gone = Exchange::tcp(service.at(family))
+                    .timeout(std::time::Duration::from_millis(100));
                 ensure!(!peer.exchange(gone)?.ok());
             }
         }

@@ -24,7 +24,10 @@ fn terminating_endpoints_serve_when_none_is_ready() -> Result<()> {
     let clients = ["one-client", "two-mesh", "node3", "ann"];
     for (endpoints, servers) in [
         (vec![ready("one-a"), terminating("two-a")], &["one-a"][..]),
-        (vec![terminating("one-a"), terminating("two-a")], &["one-a", "two-a"]),
+        (
+            vec![terminating("one-a"), terminating("two-a")],
+            &["one-a", "two-a"],
+        ),
         (vec![dying("one-a"), terminating("two-a")], &["two-a"]),
         (vec![unready("one-a"), terminating("two-a")], &["two-a"]),
         (vec![unready("one-a"), ready("three-a")], &["three-a"]),
@@ -55,7 +58,9 @@ fn terminating_endpoints_serve_when_none_is_ready() -> Result<()> {
 #[test]
 fn internal_local_falls_back_to_the_nodes_own_terminating_endpoints() -> Result<()> {
     let town = town()?;
-    let mut service = town.service("internal").with("internalTrafficPolicy", "Local");
+    let mut service = town
+        .service("internal")
+        .with("internalTrafficPolicy", "Local");
     service.endpoints = vec![terminating("one-a"), ready("two-a"), terminating("two-b")];
     service.apply()?;
     for family in Family::BOTH {
@@ -67,12 +72,21 @@ fn internal_local_falls_back_to_the_nodes_own_terminating_endpoints() -> Result<
                 ("two-client", "two-a"),
                 ("two-mesh", "two-a"),
             ] {
-                reaches(&town.peer(client)?, transport, service.at(family), &[server])?;
+                reaches(
+                    &town.peer(client)?,
+                    transport,
+                    service.at(family),
+                    &[server],
+                )?;
             }
         }
         let outcome = town.peer("three-client")?.connect(service.at(family))?;
         ensure!(!outcome.ok(), "{outcome:?}");
-        is_met_by_silence(&town.peer("three-mesh")?, Transport::Tcp, service.at(family))?;
+        is_met_by_silence(
+            &town.peer("three-mesh")?,
+            Transport::Tcp,
+            service.at(family),
+        )?;
     }
     Ok(())
 }
@@ -90,7 +104,12 @@ fn external_local_falls_back_to_the_nodes_own_terminating_endpoints() -> Result<
     for family in Family::BOTH {
         for transport in TOLD {
             reaches(&ann, transport, service.at_balancer(family), &["one-a"])?;
-            reaches(&ann, transport, service.at_node("node1", family)?, &["one-a"])?;
+            reaches(
+                &ann,
+                transport,
+                service.at_node("node1", family)?,
+                &["one-a"],
+            )?;
             reaches(&ben, transport, service.at_balancer(family), &["two-a"])?;
             is_met_by_silence(&ann, transport, service.at_node("node3", family)?)?;
         }
@@ -101,7 +120,12 @@ fn external_local_falls_back_to_the_nodes_own_terminating_endpoints() -> Result<
         for client in ["three-client", "three-mesh", "node3", "ann"] {
             let peer = town.peer(client)?;
             for transport in TOLD {
-                reaches(&peer, transport, service.at_node("node1", family)?, &["one-a"])?;
+                reaches(
+                    &peer,
+                    transport,
+                    service.at_node("node1", family)?,
+                    &["one-a"],
+                )?;
                 is_met_by_silence(&peer, transport, service.at_node("node2", family)?)?;
             }
         }
@@ -120,7 +144,13 @@ fn endpoints_are_served_when_they_become_ready() -> Result<()> {
         (vec![ready("one-a")], true),
         (vec![unready("one-a")], false),
         // Published though not ready, and terminating.
-        (vec![Endpoint { terminating: true, ..ready("one-a") }], true),
+        (
+            vec![Endpoint {
+                terminating: true,
+                ..ready("one-a")
+            }],
+            true,
+        ),
     ] {
         service.endpoints = endpoints;
         service.apply()?;

@@ -12,7 +12,10 @@ use crate::{
 const NUMBERS: [(&str, &str); 3] = [("node1", "one"), ("node2", "two"), ("node3", "three")];
 
 fn zone(node: &str) -> &'static str {
-    ZONES.iter().find(|(name, _)| *name == node).map_or("", |(_, zone)| zone)
+    ZONES
+        .iter()
+        .find(|(name, _)| *name == node)
+        .map_or("", |(_, zone)| zone)
 }
 
 /// An endpoint that is hinted for some zones.
@@ -31,7 +34,11 @@ fn each_node_reaches(
     servers: [&[&str]; 3],
 ) -> Result<()> {
     for ((node, number), servers) in NUMBERS.into_iter().zip(servers) {
-        for client in [format!("{number}-client"), format!("{number}-mesh"), node.to_owned()] {
+        for client in [
+            format!("{number}-client"),
+            format!("{number}-mesh"),
+            node.to_owned(),
+        ] {
             let peer = town.peer(&client)?;
             for family in Family::BOTH {
                 for transport in TRANSPORTS {
@@ -53,7 +60,9 @@ fn each_node_reaches(
 #[test]
 fn clients_are_kept_in_their_zone_as_long_as_it_has_endpoints() -> Result<()> {
     let town = town()?;
-    let mut service = town.service("zones").with("trafficDistribution", "PreferSameZone");
+    let mut service = town
+        .service("zones")
+        .with("trafficDistribution", "PreferSameZone");
     let [west, east, north] = ["node1", "node2", "node3"].map(zone);
     service.endpoints = vec![
         for_zones("one-a", &[west]),
@@ -62,11 +71,22 @@ fn clients_are_kept_in_their_zone_as_long_as_it_has_endpoints() -> Result<()> {
         for_zones("three-b", &[north]),
     ];
     service.apply()?;
-    each_node_reaches(&town, &service, [&["one-a"], &["two-a"], &["three-a", "three-b"]])?;
+    each_node_reaches(
+        &town,
+        &service,
+        [&["one-a"], &["two-a"], &["three-a", "three-b"]],
+    )?;
 
     // No endpoint is hinted for the north: its clients go anywhere, the others stay.
-    service.move_to(vec![for_zones("one-a", &[west]), for_zones("two-a", &[east])])?;
-    each_node_reaches(&town, &service, [&["one-a"], &["two-a"], &["one-a", "two-a"]])?;
+    service.move_to(vec![
+        for_zones("one-a", &[west]),
+        for_zones("two-a", &[east]),
+    ])?;
+    each_node_reaches(
+        &town,
+        &service,
+        [&["one-a"], &["two-a"], &["one-a", "two-a"]],
+    )?;
 
     // One without a hint, and nobody's hints count.
     service.move_to(vec![for_zones("one-a", &[west]), ready("two-a")])?;
@@ -77,14 +97,20 @@ fn clients_are_kept_in_their_zone_as_long_as_it_has_endpoints() -> Result<()> {
 #[test]
 fn clients_are_kept_on_their_node_as_long_as_it_has_endpoints() -> Result<()> {
     let town = town()?;
-    let mut service = town.service("nodes").with("trafficDistribution", "PreferSameNode");
+    let mut service = town
+        .service("nodes")
+        .with("trafficDistribution", "PreferSameNode");
     let hinted = |place: &str, node: &str| Endpoint {
         hints: Some(json!({"forNodes": [{"name": node}], "forZones": [{"name": zone(node)}]})),
         ..ready(place)
     };
     service.endpoints = vec![hinted("one-a", "node1"), hinted("two-a", "node2")];
     service.apply()?;
-    each_node_reaches(&town, &service, [&["one-a"], &["two-a"], &["one-a", "two-a"]])
+    each_node_reaches(
+        &town,
+        &service,
+        [&["one-a"], &["two-a"], &["one-a", "two-a"]],
+    )
 }
 
 #[test]

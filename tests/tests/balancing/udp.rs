@@ -23,7 +23,10 @@ fn open(peer: &Peer, transport: Transport, to: std::net::SocketAddr) -> Result<C
 
 fn server(conversation: &Conversation) -> Result<String> {
     let outcome = conversation.ask("who?")?;
-    outcome.answered_by.clone().with_context(|| format!("{outcome:?}"))
+    outcome
+        .answered_by
+        .clone()
+        .with_context(|| format!("{outcome:?}"))
 }
 
 const SOCKETS: [Transport; 2] = [Transport::Udp, Transport::UdpConnected];
@@ -74,7 +77,10 @@ fn a_client_of_a_cluster_ip_follows_when_its_server_ends() -> Result<()> {
     for town in both_towns()? {
         for client in ["one-client", "one-mesh"] {
             for (name, nodes) in [("same", ["node1", "node1"]), ("other", ["node2", "node3"])] {
-                let pods = [format!("udp-{client}-{name}-1"), format!("udp-{client}-{name}-2")];
+                let pods = [
+                    format!("udp-{client}-{name}-1"),
+                    format!("udp-{client}-{name}-2"),
+                ];
                 let servers = [(&*pods[0], nodes[0]), (&*pods[1], nodes[1])];
                 survives_the_end_of_its_server(&town, client, servers, None)?;
             }
@@ -88,7 +94,10 @@ fn a_client_of_a_node_port_follows_when_its_server_ends() -> Result<()> {
     for town in both_towns()? {
         for client in ["ann", "two-client"] {
             for (name, nodes) in [("same", ["node1", "node1"]), ("other", ["node2", "node3"])] {
-                let pods = [format!("np-{client}-{name}-1"), format!("np-{client}-{name}-2")];
+                let pods = [
+                    format!("np-{client}-{name}-1"),
+                    format!("np-{client}-{name}-2"),
+                ];
                 let servers = [(&*pods[0], nodes[0]), (&*pods[1], nodes[1])];
                 survives_the_end_of_its_server(&town, client, servers, Some("node1"))?;
             }
@@ -124,7 +133,12 @@ fn a_client_in_the_nodes_own_network_follows_when_its_server_ends() -> Result<()
             let errno = outcome.errno();
             Ok(matches!(errno, Some("ECONNABORTED" | "EDESTADDRREQ")))
         })?;
-        reaches(&peer, Transport::UdpConnected, service.at(*family), &["host-udp-2"])?;
+        reaches(
+            &peer,
+            Transport::UdpConnected,
+            service.at(*family),
+            &["host-udp-2"],
+        )?;
     }
     Ok(())
 }
@@ -145,7 +159,10 @@ fn a_client_that_comes_before_the_first_endpoint_is_served_by_it() -> Result<()>
                 };
                 let conversation = open(&peer, Transport::UdpConnected, to)?;
                 let outcome = conversation.ask("anybody?")?;
-                ensure!(outcome.errno() == Some("ECONNREFUSED"), "{client}: {outcome:?}");
+                ensure!(
+                    outcome.errno() == Some("ECONNREFUSED"),
+                    "{client}: {outcome:?}"
+                );
                 waiting.push((client, conversation));
             }
         }
@@ -172,7 +189,11 @@ fn a_client_stays_with_its_endpoint_when_others_come() -> Result<()> {
             sockets.push(conversation);
         }
     }
-    service.move_to(["one-a", "one-b", "two-a", "two-b", "three-a"].map(ready).into())?;
+    service.move_to(
+        ["one-a", "one-b", "two-a", "two-b", "three-a"]
+            .map(ready)
+            .into(),
+    )?;
     for conversation in &sockets {
         ensure!(server(conversation)? == "one-a");
     }

@@ -182,3 +182,23 @@ fn about_anything_else_are_left_alone() {
         rig.node_sends_pod(&echo).passes(&echo);
     }
 }
+
+/// The stack would not forward what has its own address for a source: that is translated once it is past it.
+#[test]
+fn from_an_endpoint_elsewhere_to_a_pod_that_asked_a_node_port() {
+    for place in Place::BOTH {
+        for proto in [TCP, UDP] {
+            let mut rig = rig(place, proto);
+            let node_port = (place.node(), 30080);
+            let service = Service::new(4, node_port.0, node_port.1, proto).open();
+            rig.serve(&service.backends(&[2]));
+            let sent = Packet::new(proto, (place.pod(1), 5), node_port);
+            let seen = sent.clone().to((place.remote(2), 8080));
+            rig.pod_sends(&sent).passes(&seen);
+            let error = too_big(place.remote(2), place.pod(1), &seen, 8);
+            rig.arrives(&error).passes(&error);
+            rig.node_sends_pod(&error)
+                .passes(&too_big(place.node(), place.pod(1), &sent, 8));
+        }
+    }
+}

@@ -6,6 +6,7 @@
 mod affinity;
 mod checksum;
 mod cluster_ip;
+mod conversations;
 mod endings;
 mod errors;
 mod flows;

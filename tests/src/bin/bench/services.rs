@@ -104,6 +104,7 @@ impl Options {
 pub(crate) fn bench(options: &Options) -> Result<()> {
     let start = Instant::now();
     let machine = machine()?;
+    let _ahead = Ahead::go();
     eprintln!("{machine}");
     let directs = options
         .wirings
@@ -216,6 +217,36 @@ fn stand_all(options: &Options, directs: &[(Wiring, Site)]) -> Result<(Vec<Group
         }
     }
     Ok((groups, control))
+}
+
+/// Where the kernel shares the CPUs among sessions first and among their processes then, ours goes ahead of others for as
+/// long as this lives.
+struct Ahead {
+    nice: Option<String>,
+}
+
+impl Ahead {
+    const FILE: &str = "/proc/self/autogroup";
+
+    fn go() -> Self {
+        // "/autogroup-123 nice 0"; where there is no such file, the peers' own priority is enough.
+        let group = fs::read_to_string(Self::FILE).unwrap_or_default();
+        let nice = group
+            .trim()
+            .rsplit_once(' ')
+            .map(|(_, nice)| nice.to_owned());
+        let ours = nice.filter(|_| fs::write(Self::FILE, "-10").is_ok());
+        Self { nice: ours }
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        if let Some(nice) = &self.nice {
+            // Refused more than ten times a second only.
+            let _ = fs::write(Self::FILE, nice);
+        }
+    }
 }
 
 /// What it is measured on, and how busy that is with other things.

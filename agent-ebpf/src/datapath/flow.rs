@@ -77,7 +77,7 @@ pub(crate) fn find(work: &mut Work, config: &NodeConfig) -> Found {
     if flow.kind == kind::FORWARD {
         let alive = select::active(flow.backend_id)
             .is_some_and(|backend| backend.generation == flow.generation);
-        let syn = work.packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+        let syn = work.packet.opens();
         if !alive {
             let service_id = flow.service_id;
             forget(work);
@@ -112,8 +112,10 @@ pub(crate) fn find(work: &mut Work, config: &NodeConfig) -> Found {
             return Found::Nothing;
         }
     } else if flow.kind == kind::DIRECT && flow.epoch != work.epoch {
-        // A service may have appeared at that address since.
-        return Found::Nothing;
+        // A service may have appeared at that address since. A connection stays what it was.
+        if work.packet.key.proto != proto::TCP || work.packet.opens() {
+            return Found::Nothing;
+        }
     }
     touch(flow, &work.packet, now);
     if work.packet.tcp_flags & (tcp::FIN | tcp::RST) != 0 {
@@ -358,8 +360,9 @@ pub(crate) fn local_ifindex(to: &Address, hairpin: bool, config: &NodeConfig) ->
         .map_or(0, |endpoint| unsafe { (*endpoint).ifindex })
 }
 
+/// Whether packets are handed to local pods directly.
 #[inline(always)]
-fn redirects(config: &NodeConfig) -> bool {
+pub(crate) fn redirects(config: &NodeConfig) -> bool {
     // SAFETY: a live field; user space may change it.
     let flags = unsafe { (&raw const config.flags).read_volatile() };
     flags & config::flags::LOCAL_REDIRECT != 0

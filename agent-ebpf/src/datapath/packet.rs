@@ -43,6 +43,14 @@ pub(crate) struct Packet {
     pub(crate) v6: bool,
 }
 
+impl Packet {
+    /// Whether it asks for a TCP connection.
+    #[inline(always)]
+    pub(crate) const fn opens(&self) -> bool {
+        self.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+    }
+}
+
 /// Which part of a datagram a packet is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {

@@ -84,9 +84,8 @@ pub fn follow(choice: LocalRedirect, config: Config) {
     decide();
     if choice == LocalRedirect::Auto {
         tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(AGAIN);
             loop {
-                ticks.tick().await;
+                tokio::time::sleep(AGAIN).await;
                 decide();
             }
         });

@@ -2,7 +2,7 @@
 
 use std::{fs::File, future::Future, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -19,6 +19,7 @@ use crate::{
     api,
     attach::{self, CgroupRoot},
     bpffs::{self, Layout},
+    capabilities::{self, BPF, NET_ADMIN, PERFMON},
     cli::{run::Options, values::NodePorts},
     dataplane::{Config, Counters, Kernel, Object, Sizes},
     health::{self, Moment},
@@ -40,6 +41,9 @@ const LOCK_REMINDER: Duration = Duration::from_secs(10);
 /// When something that it cannot do without is missing: bpffs, cgroup v2, an eBPF feature, a listening port, a source. An API
 /// server that is away is waited for.
 pub async fn run(options: Options) -> Result<()> {
+    if let Some(why) = capabilities::lacking(&[BPF, NET_ADMIN, PERFMON]) {
+        bail!("{why}");
+    }
     let node_name = options.node_name()?;
     let shutdown = shutdown_signal()?;
     let (ended, _) = watch::channel(false);

@@ -170,6 +170,7 @@ fn each_capability_of_the_manifest_is_needed_and_a_missing_one_is_named() -> Res
                     let failures = agent.status()?["pods"]["failures"].to_string();
                     Ok(failures.contains("this process lacks CAP_SYS_PTRACE;"))
                 })?;
+                agent.wait_until_synced()?;
                 assert!(stage.client.connect((WEB, 80))?.ok());
                 agent.kill();
             }

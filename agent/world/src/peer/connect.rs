@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -92,18 +93,37 @@ fn finish(socket: &OwnedFd, patience: Duration) -> io::Result<()> {
 }
 
 fn udp(exchange: &Exchange) -> Result<UdpSocket, (Step, io::Error)> {
-    let any = match exchange.to.ip() {
-        IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    let socket = match exchange.from {
+        Some(from) => UdpSocket::bind(from),
+        None => udp_of_its_own(exchange.to),
     };
-    let from = exchange.from.unwrap_or(SocketAddr::new(any, 0));
-    let socket = UdpSocket::bind(from).map_err(|error| (Step::Open, error))?;
+    let socket = socket.map_err(|error| (Step::Open, error))?;
     if exchange.transport == Transport::UdpConnected {
         socket
             .connect(exchange.to)
             .map_err(|error| (Step::Connect, error))?;
     }
     Ok(socket)
+}
+
+/// A socket at a port that none had before, as long as there are such ports: whoever remembers flows by their ports takes a
+/// port that is used again for the same conversation.
+fn udp_of_its_own(to: SocketAddr) -> io::Result<UdpSocket> {
+    const PORTS: std::ops::Range<u16> = 10_000..60_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let any = match to.ip() {
+        IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let count = PORTS.end - PORTS.start;
+    for _ in 0..count {
+        let next = NEXT.update(Ordering::Relaxed, Ordering::Relaxed, |n| (n + 1) % count);
+        match UdpSocket::bind((any, PORTS.start + next)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            result => return result,
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
 }
 
 fn family(address: SocketAddr) -> AddressFamily {

@@ -147,6 +147,10 @@ impl Conversation {
         let mut buffer = vec![0; payload.len() + 512];
         let mut received = || -> io::Result<_> {
             let (count, from) = socket.recv_from(&mut buffer)?;
+            // As a resolver does; the kernel does it for connected sockets.
+            if self.to.is_some_and(|to| to != from) {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
             let answer = &buffer[..count];
             let end = answer.iter().position(|&byte| byte == b'\n');
             let (line, echoed) = end

@@ -127,7 +127,8 @@ pub struct Failure {
     /// Where.
     pub step: Step,
     /// Name of the error, such as `ECONNREFUSED`. `TIMEOUT` if the time given ran out (`ETIMEDOUT` is the kernel's own),
-    /// `EOF` if the server closed without an answer, `MISMATCH` if it answered something else than the echo.
+    /// `EOF` if the server closed without an answer, `MISMATCH` if it answered something else than the echo, or from another
+    /// address than the one that was asked.
     pub errno: String,
 }
 

@@ -69,7 +69,7 @@ pub struct BenchReport {
     pub failed: BTreeMap<String, u64>,
     /// Bytes sent.
     pub bytes: u64,
-    /// How long it took.
+    /// How long it took, without the opening of sockets that go on.
     pub elapsed: Duration,
     /// CPU time of the measuring thread, system calls and softirqs on its account included.
     pub cpu: Duration,

@@ -1,6 +1,6 @@
 //! What is compared: a service proxy on a node, or none.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -114,6 +114,14 @@ impl Proxying {
             Self::Weir { agent, .. } => agent.log(),
             Self::KubeProxy(kube_proxy) => kube_proxy.log(),
         }
+    }
+
+    /// How long it has to do nothing until it surely has nothing to do: kube-proxy leaves a second between two rounds of work.
+    pub(crate) fn quiet(&self) -> Duration {
+        Duration::from_millis(match self {
+            Self::Weir { .. } => 300,
+            Self::KubeProxy(_) => 1_100,
+        })
     }
 
     /// Prepares for the API server's end. kube-proxy, which has done its part, is stopped, lest its regular work disturb what

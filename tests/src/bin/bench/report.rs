@@ -79,11 +79,11 @@ impl Figure {
     /// As a heading.
     pub(crate) fn title(self) -> &'static str {
         match self {
-            Self::Connects => "connections per second (connect, one byte each way, close)",
+            Self::Connects => "Connections per second (connect, one byte each way, close)",
             Self::Datagrams => "UDP packets per second that arrive",
-            Self::Throughput => "bulk throughput",
-            Self::Median => "request/response latency, median",
-            Self::Tail => "request/response latency, 99th of 100",
+            Self::Throughput => "Bulk throughput",
+            Self::Median => "Request/response latency, median",
+            Self::Tail => "Request/response latency, 99th of 100",
             Self::Cpu => "CPU time of client, server and kernel for each",
         }
     }

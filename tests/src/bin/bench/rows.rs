@@ -12,6 +12,7 @@ use weir_world::{
 use crate::{
     contender::Contender,
     objects::{FAR, MEASURED, NEAR, PORT},
+    report::grouped,
     site::Site,
     usage::Softirqs,
 };
@@ -135,7 +136,7 @@ impl Row {
             Place::Far => "other node",
         };
         let flows = match self.what {
-            What::Datagrams(flows) if flows > 1 => format!(", {flows} flows"),
+            What::Datagrams(flows @ 2..) => format!(", {} flows", grouped(flows as u32)),
             _ => String::new(),
         };
         format!("{from} to {to}, {place}{flows}")

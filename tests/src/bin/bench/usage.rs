@@ -28,6 +28,27 @@ fn children(process: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(nanos))
 }
 
+/// CPU time of all this process's children of a name so far.
+pub(crate) fn cpu_of_children(name: &str) -> Result<Duration> {
+    let mut sum = Duration::ZERO;
+    for process in fs::read_dir("/proc")?.flatten() {
+        let Some(id) = process.file_name().to_str().and_then(|id| id.parse().ok()) else {
+            continue;
+        };
+        let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        let ours = stat
+            .split_once('(')
+            .and_then(|(_, rest)| rest.rsplit_once(") "))
+            .and_then(|(comm, fields)| Some((comm, fields.split(' ').nth(1)?)))
+            .is_some_and(|(comm, parent)| comm == name && parent == std::process::id().to_string());
+        if ours {
+            // It may have ended since.
+            sum += cpu(id).unwrap_or_default();
+        }
+    }
+    Ok(sum)
+}
+
 /// Anonymous memory that a process has in RAM (`RssAnon`), in bytes.
 pub(crate) fn anonymous(process: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;

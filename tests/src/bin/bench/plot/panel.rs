@@ -4,11 +4,7 @@ use super::{
     colour,
     svg::{Anchor, QUIET, Style, Svg},
 };
-use crate::{
-    contender::Contender,
-    ratio::Summary,
-    report::{grouped, time},
-};
+use crate::{contender::Contender, ratio::Summary, report::grouped};
 
 /// Width and height of one, its labels included.
 pub(super) const SIZE: (f64, f64) = (480.0, 240.0);
@@ -45,8 +41,9 @@ impl Height {
         let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         match self {
             Self::Ratio => {
-                let low = (least.min(0.7) * 5.0).floor() / 5.0;
-                let high = (most.max(1.1) * 5.0).ceil() / 5.0;
+                // What is beyond is drawn at the edge.
+                let low = (least.clamp(0.0, 0.7) * 5.0).floor() / 5.0;
+                let high = (most.clamp(1.1, 1.6) * 5.0).ceil() / 5.0;
                 let count = ((high - low) / 0.2).round() as u32;
                 let ticks = (0..=count).map(|tick| low + 0.2 * f64::from(tick));
                 (low, high, ticks.collect())
@@ -74,7 +71,9 @@ impl Height {
     fn label(self, value: f64) -> String {
         match self {
             Self::Ratio => format!("{value:.1}"),
-            Self::Seconds => time(value),
+            Self::Seconds if value >= 1.0 => format!("{value:.0} s"),
+            Self::Seconds if value >= 0.001 => format!("{:.0} ms", value * 1e3),
+            Self::Seconds => format!("{:.0} us", value * 1e6),
             Self::Bytes => format!("{:.0} MB", value / 1e6),
         }
     }

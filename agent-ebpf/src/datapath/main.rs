@@ -22,6 +22,7 @@ mod icmp;
 mod learned;
 mod maps;
 mod nat;
+mod origin;
 mod packet;
 mod path;
 mod plain;
@@ -35,9 +36,15 @@ mod verdict;
 mod work;
 
 use aya_ebpf::{
-    macros::{cgroup_sock_addr, classifier},
-    programs::{SockAddrContext, TcContext},
+    macros::{cgroup_sock, cgroup_sock_addr, classifier},
+    programs::{SockAddrContext, SockContext, TcContext},
 };
+
+/// A socket is closed.
+#[cgroup_sock(sock_release)]
+fn weir_sock_release(ctx: SockContext) -> i32 {
+    origin::release(&ctx)
+}
 
 /// IPv4 sockets, before the first packet of a connection.
 #[cgroup_sock_addr(connect4)]

@@ -3,7 +3,6 @@
 use std::{io, path::PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use aya::programs::{CgroupAttachMode, links::FdLink};
 use tracing::info;
 
 use super::{CgroupRoot, HOOKS, Hook};
@@ -65,7 +64,7 @@ pub fn attach_socket_hooks(
 
 fn attach(object: &mut Object, layout: &Layout, root: &CgroupRoot, hook: &Hook) -> Result<How> {
     let path = layout.link(hook.name);
-    let (program, program_fd) = object.load_socket_program(hook.program)?;
+    let (mut program, program_fd) = object.load_socket_program(hook.program)?;
 
     let old = match bpf::open_pinned(&path) {
         Ok(link) if bpf::cgroup_of_link(&link)? == root.id => {
@@ -79,8 +78,7 @@ fn attach(object: &mut Object, layout: &Layout, root: &CgroupRoot, hook: &Hook) 
         }
     };
 
-    let link = program.attach(&root.dir, CgroupAttachMode::Single)?;
-    let link: FdLink = program.take_link(link)?.try_into()?;
+    let link = program.attach(&root.dir)?;
     bpffs::clear(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     if let Some(old) = &old {
         match bpf::detach_link(old) {

@@ -2,8 +2,8 @@
 
 use crate::{Address, crosses_the_border};
 
-/// Value of `ORIGINS` (by the socket's cookie) and `SOCKET_ORIGINS` (socket storage): the service a connected socket asked for,
-/// and the backend it got. It lives and dies with the socket.
+/// Value of `SOCKET_ORIGINS` (socket storage): the service a connected socket asked for, and the backend it got.
+/// It lives and dies with the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct SocketOrigin {

@@ -6,9 +6,7 @@ pub const SERVICES: &str = "SERVICES";
 pub const SLOTS: &str = "SLOTS";
 /// `BACKENDS`: array of [`crate::Backend`], mmap-able.
 pub const BACKENDS: &str = "BACKENDS";
-/// `ORIGINS`: sockets' cookies (`u64`) -> [`crate::SocketOrigin`].
-pub const ORIGINS: &str = "ORIGINS";
-/// `SOCKET_ORIGINS`: socket storage of [`crate::SocketOrigin`], for sockets that `ORIGINS` has no room for.
+/// `SOCKET_ORIGINS`: socket storage of [`crate::SocketOrigin`].
 pub const SOCKET_ORIGINS: &str = "SOCKET_ORIGINS";
 /// `SERVICE_COUNTERS`: per-CPU array of [`crate::ServiceCounters`], by service port id.
 pub const SERVICE_COUNTERS: &str = "SERVICE_COUNTERS";
@@ -56,8 +54,6 @@ pub const AFFINITY_CAPACITY: u32 = 1 << 16;
 pub const MEMBERS_CAPACITY: u32 = 1 << 17;
 /// Source ranges of all services.
 pub const SOURCE_RANGES_CAPACITY: u32 = 1 << 16;
-/// Connected sockets whose address was translated; the others keep that in their own storage.
-pub const ORIGINS_CAPACITY: u32 = 1 << 16;
 /// Services that unconnected UDP sockets of the node itself talk to.
 pub const DATAGRAM_ORIGINS_CAPACITY: u32 = 1 << 16;
 /// Pods whose sockets are not translated.

@@ -22,7 +22,6 @@ mod icmp;
 mod learned;
 mod maps;
 mod nat;
-mod origin;
 mod packet;
 mod path;
 mod plain;
@@ -36,15 +35,9 @@ mod verdict;
 mod work;
 
 use aya_ebpf::{
-    macros::{cgroup_sock, cgroup_sock_addr, classifier},
-    programs::{SockAddrContext, SockContext, TcContext},
+    macros::{cgroup_sock_addr, classifier},
+    programs::{SockAddrContext, TcContext},
 };
-
-/// A socket is closed.
-#[cgroup_sock(sock_release)]
-fn weir_sock_release(ctx: SockContext) -> i32 {
-    origin::release(&ctx)
-}
 
 /// IPv4 sockets, before the first packet of a connection.
 #[cgroup_sock_addr(connect4)]

@@ -13,7 +13,7 @@ use weir_abi::{
     ServiceEntry, ServiceKey, SocketOrigin, SourceRangeKey, Verdict,
     table::{
         AFFINITY_CAPACITY, BACKENDS_CAPACITY, DATAGRAM_ORIGINS_CAPACITY, ENDPOINTS_CAPACITY,
-        FLOWS_CAPACITY, FRAGMENTS_CAPACITY, MEMBERS_CAPACITY, OPT_OUT_CAPACITY, ORIGINS_CAPACITY,
+        FLOWS_CAPACITY, FRAGMENTS_CAPACITY, MEMBERS_CAPACITY, OPT_OUT_CAPACITY,
         SERVICE_COUNTERS_CAPACITY, SERVICES_CAPACITY, SLOTS_CAPACITY, SOURCE_RANGES_CAPACITY,
     },
 };
@@ -63,10 +63,6 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
 #[map]
 pub(crate) static OPT_OUT: HashMap<u64, u32> =
     HashMap::with_max_entries(OPT_OUT_CAPACITY, BPF_F_NO_PREALLOC);
-
-#[map]
-pub(crate) static ORIGINS: HashMap<u64, SocketOrigin> =
-    HashMap::with_max_entries(ORIGINS_CAPACITY, 0);
 
 #[btf_map]
 pub(crate) static SOCKET_ORIGINS: SkStorage<SocketOrigin> = SkStorage::new();

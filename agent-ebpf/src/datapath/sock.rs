@@ -3,18 +3,22 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::bpf_sock_addr,
-    helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval},
+    btf_maps::SkStorage,
+    helpers::generated::{
+        bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval, bpf_sk_storage_delete,
+        bpf_sk_storage_get,
+    },
     programs::SockAddrContext,
 };
 use weir_abi::{
-    Address, Backend, DatagramOrigin, DatagramPeer, ServiceEntry, Verdict,
+    Address, Backend, DatagramOrigin, DatagramPeer, ServiceEntry, SocketOrigin, Verdict,
     config::flags::OPT_OUTS,
     service::{flags, proto, scope},
 };
 
 use crate::{
-    maps::{self, DATAGRAM_ORIGINS, OPT_OUT},
-    nat, origin,
+    maps::{self, DATAGRAM_ORIGINS, OPT_OUT, SOCKET_ORIGINS},
+    nat,
     select::{self, Chosen},
     service::{self, Lookup, NO_ENTRY},
     verdict,
@@ -52,12 +56,12 @@ pub(crate) fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
     let port_be = sock.port_be();
     match choose(ctx, addr, port_be, proto) {
         Ok(Some(backend)) => {
-            origin::remember(ctx, &addr, port_be, &backend);
+            sock.remember_origin(&addr, port_be, &backend);
             sock.send_to(family, &backend);
             ALLOW
         }
         Ok(None) => {
-            origin::forget(ctx);
+            sock.forget_origin();
             ALLOW
         }
         Err(Refused) => REFUSE,
@@ -162,7 +166,7 @@ fn backend(entry: &ServiceEntry, client: &Address, hash: u32) -> Option<Chosen> 
 #[inline(always)]
 pub(crate) fn getpeername(ctx: &SockAddrContext, family: Family) -> i32 {
     let sock = Sock(ctx.sock_addr);
-    if let Some(origin) = origin::of(ctx)
+    if let Some(origin) = sock.origin()
         && origin.backend_addr == sock.address(family)
         && origin.backend_port_be == sock.port_be()
     {
@@ -320,6 +324,28 @@ impl Sock {
         self.set_port_be(backend.port_be);
     }
 
+    #[inline(always)]
+    fn origin(&self) -> Option<SocketOrigin> {
+        let origin = self.storage(core::ptr::null_mut(), 0);
+        // SAFETY: not null, so it is this socket's live value.
+        (!origin.is_null()).then(|| unsafe { *origin })
+    }
+
+    #[inline(never)]
+    fn remember_origin(&self, addr: &Address, port_be: u16, backend: &Backend) {
+        let mut origin = SocketOrigin {
+            service_addr: *addr,
+            backend_addr: backend.addr,
+            service_port_be: port_be,
+            backend_port_be: backend.port_be,
+        };
+        let stored = self.storage(&raw mut origin, BPF_SK_STORAGE_GET_F_CREATE);
+        if !stored.is_null() {
+            // SAFETY: as in `origin`. The value may be that of an earlier connect of this socket.
+            unsafe { *stored = origin };
+        }
+    }
+
     #[inline(never)]
     fn remember_datagram(
         &self,
@@ -348,4 +374,35 @@ impl Sock {
             reserved: [0; 6],
         }
     }
+
+    /// A socket that was translated once and now connects elsewhere is not translated any more.
+    #[inline(always)]
+    fn forget_origin(&self) {
+        if self.storage(core::ptr::null_mut(), 0).is_null() {
+            return;
+        }
+        let sk = load!(self, __bindgen_anon_1.sk);
+        // SAFETY: the map and the socket are valid; that the value is gone by now is no error.
+        unsafe { bpf_sk_storage_delete(ORIGINS_MAP.cast_mut().cast(), sk.cast()) };
+    }
+
+    #[inline(always)]
+    fn storage(&self, initial: *mut SocketOrigin, flags: u64) -> *mut SocketOrigin {
+        let sk = load!(self, __bindgen_anon_1.sk);
+        // SAFETY: the context's socket is valid for the whole program; `initial` is null or a live value.
+        unsafe {
+            bpf_sk_storage_get(
+                ORIGINS_MAP.cast_mut().cast(),
+                sk.cast(),
+                initial.cast(),
+                flags,
+            )
+        }
+        .cast()
+    }
 }
+
+/// The helpers take the map's own address.
+const ORIGINS_MAP: *const SkStorage<SocketOrigin> = &raw const SOCKET_ORIGINS;
+
+const BPF_SK_STORAGE_GET_F_CREATE: u64 = aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE as u64;

@@ -19,14 +19,7 @@ pub struct Hook {
 
 /// All hooks, in the order in which they are attached. What restores a name comes before what changes it, so that no
 /// application ever reads back an address that it did not ask for.
-pub const HOOKS: [Hook; 9] = [
-    Hook {
-        name: "sock_release",
-        program: "weir_sock_release",
-        place: "cgroup root, the end of a socket",
-        does: "forgets which service a translated socket had asked for",
-        reason: "a table by socket costs less than storage in each socket, but somebody must clear it",
-    },
+pub const HOOKS: [Hook; 8] = [
     Hook {
         name: "getpeername4",
         program: "weir_getpeername4",

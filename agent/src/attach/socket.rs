@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use aya::programs::{CgroupAttachMode, links::FdLink};
 use tracing::info;
 
 use super::{CgroupRoot, HOOKS, Hook};
@@ -64,7 +65,7 @@ pub fn attach_socket_hooks(
 
 fn attach(object: &mut Object, layout: &Layout, root: &CgroupRoot, hook: &Hook) -> Result<How> {
     let path = layout.link(hook.name);
-    let (mut program, program_fd) = object.load_socket_program(hook.program)?;
+    let (program, program_fd) = object.load_socket_program(hook.program)?;
 
     let old = match bpf::open_pinned(&path) {
         Ok(link) if bpf::cgroup_of_link(&link)? == root.id => {
@@ -78,7 +79,8 @@ fn attach(object: &mut Object, layout: &Layout, root: &CgroupRoot, hook: &Hook) 
         }
     };
 
-    let link = program.attach(&root.dir)?;
+    let link = program.attach(&root.dir, CgroupAttachMode::Single)?;
+    let link: FdLink = program.take_link(link)?.try_into()?;
     bpffs::clear(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     if let Some(old) = &old {
         match bpf::detach_link(old) {

@@ -51,12 +51,6 @@ fn required() -> Vec<Finding> {
             CANNOT_RUN,
         )),
         thing(
-            "socket release",
-            "what a translated socket had asked for is forgotten when it is closed",
-            CANNOT_RUN,
-        )
-        .probed(is_program_supported(ProgramType::CgroupSock)),
-        thing(
             "mmap-able tables",
             "thousands of endpoints written without system calls",
             CANNOT_RUN,

@@ -1,7 +1,6 @@
 //! The `datapath` object: its maps pinned or adopted, its programs loaded.
 
 use std::{
-    fs::File,
     io,
     os::fd::{AsFd as _, OwnedFd},
 };
@@ -10,11 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
     maps::MapData,
-    programs::{
-        CgroupAttachMode, CgroupSock, CgroupSockAddr, Program, ProgramError, ProgramFd,
-        ProgramType, SchedClassifier, links::FdLink,
-    },
-    sys::{BpfHelper, is_helper_supported},
+    programs::{CgroupSockAddr, ProgramError, ProgramFd, SchedClassifier},
 };
 use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
@@ -35,7 +30,7 @@ use crate::{
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapath"));
 
 /// The maps that survive the agent, by name.
-pub const PINNED_MAPS: [&str; 17] = [
+pub const PINNED_MAPS: [&str; 16] = [
     table::SERVICES,
     table::SLOTS,
     table::BACKENDS,
@@ -48,7 +43,6 @@ pub const PINNED_MAPS: [&str; 17] = [
     table::FLOWS,
     table::FRAGMENTS,
     table::OPT_OUT,
-    table::ORIGINS,
     table::SOCKET_ORIGINS,
     table::DATAGRAM_ORIGINS,
     table::SERVICE_COUNTERS,
@@ -121,8 +115,6 @@ impl Object {
         for (name, size) in wanted.by_name() {
             loader.map_max_entries(name, size);
         }
-        let tells_multipath = u8::from(tells_multipath());
-        loader.override_global("TELLS_MULTIPATH", &tells_multipath, true);
         let ebpf = loader.load(OBJECT).map_err(|error| {
             refused(
                 error.into(),
@@ -146,15 +138,12 @@ impl Object {
     ///
     /// # Errors
     /// The verifier's refusal, with its log.
-    pub fn load_socket_program(&mut self, name: &str) -> Result<(SocketProgram<'_>, ProgramFd)> {
-        let program = self
+    pub fn load_socket_program(&mut self, name: &str) -> Result<(&mut CgroupSockAddr, ProgramFd)> {
+        let program: &mut CgroupSockAddr = self
             .ebpf
             .program_mut(name)
-            .with_context(|| format!("the datapath object has no program {name}"))?;
-        let mut program = match program {
-            Program::CgroupSock(program) => SocketProgram::Lifetime(program),
-            program => SocketProgram::Address(program.try_into()?),
-        };
+            .with_context(|| format!("the datapath object has no program {name}"))?
+            .try_into()?;
         if program.fd().is_err() {
             uninterrupted(|| program.load()).map_err(|error| {
                 refused(
@@ -201,54 +190,6 @@ impl Object {
             }
         });
         Ok(())
-    }
-}
-
-/// Whether programs can tell sockets of Multipath TCP from others (Linux 5.19).
-fn tells_multipath() -> bool {
-    let helper = BpfHelper::BPF_FUNC_skc_to_mptcp_sock;
-    is_helper_supported(ProgramType::CgroupSockAddr, helper).unwrap_or(false)
-}
-
-/// The program of a socket hook.
-pub enum SocketProgram<'a> {
-    /// Of system calls that name an address.
-    Address(&'a mut CgroupSockAddr),
-    /// Of a socket's end.
-    Lifetime(&'a mut CgroupSock),
-}
-
-impl SocketProgram<'_> {
-    fn load(&mut self) -> Result<(), ProgramError> {
-        match self {
-            Self::Address(program) => program.load(),
-            Self::Lifetime(program) => program.load(),
-        }
-    }
-
-    fn fd(&self) -> Result<&ProgramFd, ProgramError> {
-        match self {
-            Self::Address(program) => program.fd(),
-            Self::Lifetime(program) => program.fd(),
-        }
-    }
-
-    /// Attaches the loaded program to a cgroup.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn attach(&mut self, cgroup: &File) -> Result<FdLink> {
-        let mode = CgroupAttachMode::Single;
-        Ok(match self {
-            Self::Address(program) => {
-                let link = program.attach(cgroup, mode)?;
-                program.take_link(link)?.try_into()?
-            }
-            Self::Lifetime(program) => {
-                let link = program.attach(cgroup, mode)?;
-                program.take_link(link)?.try_into()?
-            }
-        })
     }
 }
 

@@ -38,7 +38,6 @@ fn shape(name: &str) -> Option<Shape> {
         table::FLOWS => sizes::<FlowKey, Flow>(MapType::LruHash, 0),
         table::FRAGMENTS => sizes::<FragmentKey, FragmentPorts>(MapType::LruHash, 0),
         table::OPT_OUT => sizes::<u64, u32>(MapType::Hash, 0),
-        table::ORIGINS => sizes::<u64, SocketOrigin>(MapType::Hash, 0),
         table::SOCKET_ORIGINS => sizes::<u32, SocketOrigin>(MapType::SkStorage, 0),
         table::DATAGRAM_ORIGINS => sizes::<DatagramPeer, DatagramOrigin>(MapType::LruHash, 0),
         table::SERVICE_COUNTERS => sizes::<u32, ServiceCounters>(MapType::PerCpuArray, 0),

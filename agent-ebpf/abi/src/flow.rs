@@ -95,6 +95,10 @@ pub mod flags {
     pub const HAIRPIN: u8 = 8;
     /// One side of the TCP connection has ended it.
     pub const CLOSING: u8 = 16;
+    /// It is the side whose packets these are.
+    pub const ENDED: u8 = 32;
+    /// The connection is over: both sides have ended it, or one has reset it.
+    pub const CLOSED: u8 = 64;
 }
 
 /// Key of `FRAGMENTS` (LRU): a fragmented datagram.

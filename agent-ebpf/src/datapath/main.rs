@@ -32,6 +32,7 @@ mod select;
 mod service;
 mod sock;
 mod verdict;
+mod words;
 mod work;
 
 use aya_ebpf::{

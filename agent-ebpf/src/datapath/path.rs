@@ -12,7 +12,8 @@ use crate::{
     flow::{self, Found, Way},
     fragment, icmp, learned, maps, nat,
     packet::{self, Kind, Packet},
-    plain, reject, rewrite,
+    plain::{self, Known},
+    reject, rewrite,
     service::{self, Lookup},
     verdict,
     work::Work,
@@ -118,14 +119,22 @@ fn incoming(ctx: &TcContext, work: &mut Work, from: u8) -> i32 {
         return not_without_ports(work, from, Verdict::FragmentUnknown);
     }
     let tcp_of_pod = from == scope::INTERNAL && work.packet.key.proto == proto::TCP;
-    if tcp_of_pod && let Some(verdict) = plain::without_flows(ctx, &work.packet, config) {
+    let known = if tcp_of_pod {
+        plain::without_flows(ctx, &work.packet, config)
+    } else {
+        Known::Nothing
+    };
+    if let Known::Sent(verdict) = known {
         return verdict;
     }
     work.epoch = flow::epoch(config);
     match flow::find(work, config) {
         Found::Flow(way) => follow(ctx, work, &way),
         Found::Gone(id) => refuse(ctx, work, Verdict::BackendGone, id),
-        Found::Nothing if tcp_of_pod && !service::has_frontends(&work.packet.key.dst, from) => {
+        Found::Nothing
+            if matches!(known, Known::ToNoService)
+                || tcp_of_pod && !service::has_frontends(&work.packet.key.dst, from) =>
+        {
             plain::pass_on(ctx, work, config)
         }
         Found::Nothing => first(ctx, work, from, config),

@@ -13,19 +13,32 @@ use crate::{
     work::Work,
 };
 
-/// Sends a pod's TCP packet its way if none of the flows can be the packet's, and it begins none: at the price of one lookup.
+/// What is known of a pod's TCP packet before any flow is looked at.
+pub(crate) enum Known {
+    /// Everything: it is on its way.
+    Sent(i32),
+    /// It is addressed to no service; it may be an answer.
+    ToNoService,
+    /// Nothing.
+    Nothing,
+}
+
+/// Sends a pod's TCP packet its way if none of the flows can be the packet's, and it begins none: to a local pod, at the price of
+/// one lookup.
 #[inline(always)]
-pub(crate) fn without_flows(ctx: &TcContext, packet: &Packet, config: &NodeConfig) -> Option<i32> {
+pub(crate) fn without_flows(ctx: &TcContext, packet: &Packet, config: &NodeConfig) -> Known {
     if learned::of_pods_tcp() {
-        return None;
+        return Known::Nothing;
     }
-    if packet.opens() && service::has_frontends(&packet.key.dst, scope::INTERNAL) {
-        return None;
+    let to = ENDPOINTS.get_ptr(&packet.key.dst);
+    if (packet.opens() || to.is_none()) && service::has_frontends(&packet.key.dst, scope::INTERNAL)
+    {
+        return Known::Nothing;
     }
-    match ENDPOINTS.get_ptr(&packet.key.dst) {
-        None if learned::of_any_tcp() => None,
-        to => Some(deliver(ctx, to, config)),
+    if to.is_none() && learned::of_any_tcp() {
+        return Known::ToNoService;
     }
+    Known::Sent(deliver(ctx, to, config))
 }
 
 /// Sends a TCP packet its way that is none of a flow's, and whose destination is no service.
@@ -35,7 +48,12 @@ pub(crate) fn without_flows(ctx: &TcContext, packet: &Packet, config: &NodeConfi
 #[inline(never)]
 pub(crate) fn pass_on(ctx: &TcContext, work: &mut Work, config: &NodeConfig) -> i32 {
     let key = &work.packet.key;
-    let to = ENDPOINTS.get_ptr(&key.dst);
+    // Otherwise [`without_flows`] has looked already.
+    let to = if learned::of_pods_tcp() {
+        ENDPOINTS.get_ptr(&key.dst)
+    } else {
+        None
+    };
     if work.packet.tcp_flags & tcp::SYN != 0
         && (is_translated(to) || is_translated(ENDPOINTS.get_ptr(&key.src)))
     {

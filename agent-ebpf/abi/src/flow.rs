@@ -128,3 +128,14 @@ pub struct FragmentPorts {
     pub dport_be: u16,
 }
 crosses_the_border!(FragmentPorts: 4 { sport_be: u16, dport_be: u16 });
+
+/// Values of `FLOWS_MOVE`: where `FLOWS` is while it takes another map's place. Each agent's programs have this of their own,
+/// for they are attached one by one.
+pub mod moving {
+    /// It is where it is.
+    pub const NOT: u32 = 0;
+    /// What is not in `FLOWS` may be in `FLOWS_BEFORE`.
+    pub const BOTH: u32 = 1;
+    /// As [`BOTH`], and some programs know only that other map yet: what is new goes there.
+    pub const BEFORE: u32 = 2;
+}

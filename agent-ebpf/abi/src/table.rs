@@ -21,6 +21,10 @@ pub const LEARNED: &str = "LEARNED";
 pub const ENDPOINTS: &str = "ENDPOINTS";
 /// `FLOWS`: LRU of [`crate::FlowKey`] -> [`crate::Flow`].
 pub const FLOWS: &str = "FLOWS";
+/// While `FLOWS` takes another map's place: that map.
+pub const FLOWS_BEFORE: &str = "FLOWS_BEFORE";
+/// `FLOWS_MOVE`: array of one `u32`, of [`crate::flow::moving`]. Not pinned.
+pub const FLOWS_MOVE: &str = "FLOWS_MOVE";
 /// `FRAGMENTS`: LRU of [`crate::FragmentKey`] -> [`crate::FragmentPorts`].
 pub const FRAGMENTS: &str = "FRAGMENTS";
 /// `AFFINITY`: LRU of [`crate::AffinityKey`] -> [`crate::AffinityValue`].

@@ -11,7 +11,8 @@ use weir_abi::{
 };
 
 use crate::{
-    maps::{ENDPOINTS, FLOWS},
+    flows,
+    maps::ENDPOINTS,
     packet::{L3, Packet, tcp},
     select,
     service::{self as frontend, Lookup},
@@ -70,7 +71,7 @@ impl Way {
 /// Looks up what was decided for packets like this one, and whether that still holds.
 #[inline(always)]
 pub(crate) fn find(work: &mut Work, config: &NodeConfig) -> Found {
-    let Some(flow) = FLOWS.get_ptr_mut(&work.packet.key) else {
+    let Some(flow) = flows::get(&work.packet.key) else {
         return Found::Nothing;
     };
     // SAFETY: a live value of the map. Should the element be evicted and reused in this very moment, its new owner's
@@ -137,7 +138,7 @@ pub(crate) fn find(work: &mut Work, config: &NodeConfig) -> Found {
 /// Looks up what an answer becomes that this node's own stack sends. False when it is none.
 #[inline(always)]
 pub(crate) fn find_answer(work: &mut Work) -> Option<Way> {
-    let flow = FLOWS.get_ptr_mut(&work.packet.key)?;
+    let flow = flows::get(&work.packet.key)?;
     // SAFETY: as in `find`.
     let flow = unsafe { &mut *flow };
     if flow.kind != kind::REVERSE {
@@ -179,7 +180,7 @@ fn close(work: &Work, flow: &mut Flow) {
     if said || flow.kind == kind::DIRECT {
         return;
     }
-    if let Some(other) = FLOWS.get_ptr_mut(work.to.reversed()) {
+    if let Some(other) = flows::get(&work.to.reversed()) {
         // SAFETY: a live value of the map; reused meanwhile, another flow may have to give way earlier.
         let other = unsafe { &mut *other };
         if other.kind == kind::DIRECT || other.to != work.packet.key.reversed() {
@@ -198,11 +199,11 @@ fn close(work: &Work, flow: &mut Flow) {
 #[inline(never)]
 fn forget(work: &mut Work) {
     let answers = work.to.reversed();
-    if let Some(other) = FLOWS.get_ptr(&answers) {
+    if let Some(other) = flows::get(&answers) {
         // SAFETY: a live value of the map.
         let ours = unsafe { (*other).to } == work.packet.key.reversed();
         if ours {
-            let _ = FLOWS.remove(&answers);
+            flows::remove(&answers);
         }
     }
     forget_forward(work);
@@ -210,7 +211,33 @@ fn forget(work: &mut Work) {
 
 #[inline(always)]
 fn forget_forward(work: &Work) {
-    let _ = FLOWS.remove(&work.packet.key);
+    flows::remove(&work.packet.key);
+}
+
+/// A packet to no service begins a conversation, or goes on with one, between ports that a conversation through a service
+/// had before: from now on the answers are its own. Both flows of the other one go; should that go on as well, it gets
+/// another port ([`expect_answers`]).
+#[inline(always)]
+pub(crate) fn supersede(work: &mut Work) {
+    if work.packet.key.proto != proto::TCP || work.packet.opens() {
+        give_answers_up(work);
+    }
+}
+
+#[inline(never)]
+fn give_answers_up(work: &mut Work) {
+    work.outer = work.packet.key.reversed();
+    let Some(answers) = flows::get(&work.outer) else {
+        return;
+    };
+    // SAFETY: a live value of the map.
+    let (to, kind) = unsafe { ((*answers).to, (*answers).kind) };
+    if kind != kind::REVERSE {
+        return;
+    }
+    flows::remove(&work.outer);
+    work.outer = to.reversed();
+    flows::remove(&work.outer);
 }
 
 /// Makes sure that the answers' flow is there and young enough not to be evicted: a conversation may be one-sided for
@@ -218,7 +245,7 @@ fn forget_forward(work: &Work) {
 #[inline(never)]
 fn answers_expected(work: &mut Work, flow: &Flow) -> bool {
     let key = work.to.reversed();
-    if let Some(other) = FLOWS.get_ptr(&key) {
+    if let Some(other) = flows::get(&key) {
         // SAFETY: a live value of the map.
         let (to, kind) = unsafe { ((*other).to, (*other).kind) };
         if kind == kind::REVERSE {
@@ -260,7 +287,7 @@ fn renew(work: &mut Work, flow: &Flow, config: &NodeConfig) {
     let hairpin = flow.flags & flags::HAIRPIN != 0;
     flow.ifindex = local_ifindex(&flow.to.dst, hairpin, config);
     flow.epoch = work.epoch;
-    let _ = FLOWS.insert(&work.packet.key, &*flow, u64::from(BPF_ANY));
+    let _ = flows::insert(&work.packet.key, &*flow, BPF_ANY);
 }
 
 /// Remembers that a packet is not addressed to a service. The flow to follow is [`Work::flow`].
@@ -269,7 +296,7 @@ pub(crate) fn direct(work: &mut Work, config: &NodeConfig) {
     work.to = work.packet.key;
     let (flow, packet) = (&mut work.flow, &work.packet);
     begin(flow, packet, work.epoch);
-    if let Some(known) = FLOWS.get_ptr(&packet.key) {
+    if let Some(known) = flows::get(&packet.key) {
         // SAFETY: a live value of the map.
         let (kind, packets, bytes) = unsafe { ((*known).kind, (*known).packets, (*known).bytes) };
         if kind == kind::DIRECT {
@@ -285,7 +312,8 @@ pub(crate) fn direct(work: &mut Work, config: &NodeConfig) {
     flow.kind = kind::DIRECT;
     flow.flags = 0;
     // Without room the next packet is looked at again: slower, not wrong.
-    let _ = FLOWS.insert(&packet.key, &*flow, u64::from(BPF_ANY));
+    let _ = flows::insert(&packet.key, &*flow, BPF_ANY);
+    supersede(work);
 }
 
 #[inline(always)]
@@ -297,9 +325,17 @@ pub(crate) fn begin(flow: &mut Flow, packet: &Packet, epoch: u32) {
     flow.reserved = [0; 2];
 }
 
-/// Inserts the flow of the answers. False when these belong to another flow that is alive.
+/// Inserts the flow of the answers. False when these belong to another flow that is alive, be it one to no service.
 #[inline(never)]
 pub(crate) fn expect_answers(work: &mut Work) -> bool {
+    if let Some(direct) = flows::get(&work.flow.to) {
+        // SAFETY: a live value of the map.
+        let direct = unsafe { &*direct };
+        let idle = work.flow.last_seen.saturating_sub(direct.last_seen);
+        if direct.kind == kind::DIRECT && direct.flags & flags::CLOSING == 0 && idle < IDLE {
+            return false;
+        }
+    }
     work.to = work.flow.to.reversed();
     let (flow, answers) = (&work.flow, &mut work.answers);
     answers.to = work.packet.key.reversed();
@@ -318,13 +354,10 @@ pub(crate) fn expect_answers(work: &mut Work) -> bool {
         answers.flags |= flags::NEIGHBOUR;
     }
     answers.reserved = [0; 2];
-    if FLOWS
-        .insert(&work.to, &*answers, u64::from(BPF_NOEXIST))
-        .is_ok()
-    {
+    if flows::insert(&work.to, &*answers, BPF_NOEXIST) == 0 {
         return true;
     }
-    if let Some(other) = FLOWS.get_ptr(&work.to) {
+    if let Some(other) = flows::get(&work.to) {
         // SAFETY: a live value of the map.
         let other = unsafe { &*other };
         let same = other.kind == kind::REVERSE && other.to == answers.to;
@@ -333,7 +366,7 @@ pub(crate) fn expect_answers(work: &mut Work) -> bool {
             return false;
         }
     }
-    let _ = FLOWS.insert(&work.to, &*answers, u64::from(BPF_ANY));
+    let _ = flows::insert(&work.to, &*answers, BPF_ANY);
     true
 }
 
@@ -357,23 +390,23 @@ fn lasts(proto: u8, flow: &Flow) -> u64 {
 #[inline(always)]
 pub(crate) fn adopt(work: &mut Work) -> bool {
     let (key, flow) = (&work.packet.key, &mut work.flow);
-    if FLOWS.insert(key, &*flow, u64::from(BPF_NOEXIST)).is_ok() {
+    if flows::insert(key, &*flow, BPF_NOEXIST) == 0 {
         return true;
     }
-    if let Some(winner) = FLOWS.get_ptr(key) {
+    if let Some(winner) = flows::get(key) {
         // SAFETY: a live value of the map.
         let winner = unsafe { &*winner };
         if winner.kind == kind::FORWARD {
             *flow = *winner;
             // No answers will come by our own choice.
             if flow.to.reversed() != work.to {
-                let _ = FLOWS.remove(&work.to);
+                flows::remove(&work.to);
             }
             return false;
         }
     }
     // What was there was a packet to no service.
-    let _ = FLOWS.insert(key, &*flow, u64::from(BPF_ANY));
+    let _ = flows::insert(key, &*flow, BPF_ANY);
     true
 }
 
@@ -390,7 +423,7 @@ pub(crate) fn local_ifindex(to: &Address, hairpin: bool, config: &NodeConfig) ->
         .map_or(0, |endpoint| unsafe { (*endpoint).ifindex })
 }
 
-/// Whether packets are handed to local pods directly.
+/// Whether packets to local pods are handed over directly.
 #[inline(always)]
 pub(crate) fn redirects(config: &NodeConfig) -> bool {
     // SAFETY: a live field; user space may change it.

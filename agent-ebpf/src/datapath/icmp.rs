@@ -5,7 +5,8 @@ use weir_abi::flow::{flags, kind};
 
 use crate::{
     deliver::{self, DROP, NEXT, Route},
-    maps::{ENDPOINTS, FLOWS},
+    flows,
+    maps::ENDPOINTS,
     path::Side,
     rewrite::translate_quote,
     work::Work,
@@ -17,7 +18,7 @@ pub(crate) fn error(ctx: &TcContext, work: &mut Work, side: Side) -> i32 {
     let packet = &work.packet;
     // The quoted packet's answers are what we translate back.
     work.outer = packet.key.reversed();
-    let Some(flow) = FLOWS.get_ptr(&work.outer) else {
+    let Some(flow) = flows::get(&work.outer) else {
         return NEXT;
     };
     // SAFETY: a live value of the map.

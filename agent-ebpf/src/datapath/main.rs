@@ -17,6 +17,7 @@
 
 mod deliver;
 mod flow;
+mod flows;
 mod fragment;
 mod icmp;
 mod learned;
@@ -97,7 +98,7 @@ fn weir_from_pod(ctx: TcContext) -> i32 {
 /// What a pod is sent by the node's stack.
 #[classifier]
 fn weir_to_pod(ctx: TcContext) -> i32 {
-    path::to_device(&ctx)
+    path::to_pod(&ctx)
 }
 
 /// What an external device receives.
@@ -109,7 +110,7 @@ fn weir_from_net(ctx: TcContext) -> i32 {
 /// What an external device sends.
 #[classifier]
 fn weir_to_net(ctx: TcContext) -> i32 {
-    path::to_device(&ctx)
+    path::to_net(&ctx)
 }
 
 /// Socket storage is a helper for GPL-compatible programs.

@@ -56,6 +56,13 @@ pub(crate) static ENDPOINTS: HashMap<Address, Endpoint> =
 pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> =
     LruHashMap::with_max_entries(FLOWS_CAPACITY, 0);
 
+/// The map that `FLOWS` takes over from, while it does; otherwise one that nobody uses.
+#[map]
+pub(crate) static FLOWS_BEFORE: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static FLOWS_MOVE: Array<u32> = Array::with_max_entries(1, 0);
+
 #[map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
     LruHashMap::with_max_entries(FRAGMENTS_CAPACITY, 0);

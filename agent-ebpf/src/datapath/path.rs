@@ -64,15 +64,26 @@ pub(crate) fn from_net(ctx: &TcContext) -> i32 {
     }
 }
 
-/// Egress of the host side of a pod's veth, and of an external device: what this node's stack sends. Answers of backends
-/// elsewhere, and of those in the node's own network namespace, get the service's address back.
+/// Egress of the host side of a pod's veth: what this node's stack sends to the pod. Answers of backends elsewhere, and of
+/// those in the node's own network namespace, get the service's address back.
 #[inline(always)]
-pub(crate) fn to_device(ctx: &TcContext) -> i32 {
+pub(crate) fn to_pod(ctx: &TcContext) -> i32 {
+    to_device(ctx, true)
+}
+
+/// Egress of an external device: what this node's stack sends out. The same for clients outside.
+#[inline(always)]
+pub(crate) fn to_net(ctx: &TcContext) -> i32 {
+    to_device(ctx, false)
+}
+
+#[inline(always)]
+fn to_device(ctx: &TcContext, to_pod: bool) -> i32 {
     let Some(work) = maps::work() else {
         return NEXT;
     };
     match packet::parse(ctx, work) {
-        Kind::Transport => outgoing(ctx, work),
+        Kind::Transport => outgoing(ctx, work, to_pod),
         Kind::IcmpError => icmp::error(ctx, work, Side::Egress),
         Kind::Malformed | Kind::Other => NEXT,
     }
@@ -94,7 +105,7 @@ fn not_without_ports(work: &mut Work, from: u8, reason: Verdict) -> i32 {
 }
 
 #[inline(always)]
-fn outgoing(ctx: &TcContext, work: &mut Work) -> i32 {
+fn outgoing(ctx: &TcContext, work: &mut Work, to_pod: bool) -> i32 {
     if work.packet.key.proto == proto::TCP && !learned::of_any_tcp() {
         return NEXT;
     }
@@ -102,6 +113,10 @@ fn outgoing(ctx: &TcContext, work: &mut Work) -> i32 {
         return NEXT;
     }
     let Some(way) = flow::find_answer(work) else {
+        // What is translated here is handed over past this hook: this was addressed to the pod itself.
+        if to_pod && maps::config().is_some_and(flow::redirects) {
+            flow::supersede(work);
+        }
         return NEXT;
     };
     match rewrite::translate(ctx, &work.packet, &work.to) {
@@ -156,7 +171,10 @@ fn first(ctx: &TcContext, work: &mut Work, from: u8, config: &NodeConfig) -> i32
         Verdict::Translate => {}
         // No service's address; or one of the node's own, at a port that is the node's own too. What comes from outside is
         // not remembered: anybody could fill the table.
-        Verdict::Pass if from == scope::EXTERNAL => return NEXT,
+        Verdict::Pass if from == scope::EXTERNAL => {
+            flow::supersede(work);
+            return NEXT;
+        }
         Verdict::Pass if wanted.proto == proto::TCP => return plain::pass_on(ctx, work, config),
         Verdict::Pass => {
             flow::direct(work, config);

@@ -1,22 +1,26 @@
-//! Which endpoints exist, in whatever condition.
+//! Which endpoints exist, and in which condition.
 
 use std::collections::HashMap;
 
 use crate::backend::BackendAddr;
-use crate::model::EndpointSlice;
+use crate::model::{Endpoint, EndpointSlice};
 
-/// Counts in how many places of services' slices each endpoint is.
-#[derive(Debug, Default)]
+/// Counts in how many places of services' slices each endpoint is that meets a condition.
+#[derive(Debug)]
 pub(crate) struct Endpoints {
     counts: HashMap<BackendAddr, u32>,
+    which: fn(&Endpoint) -> bool,
 }
 
-/// Every endpoint of a slice, once for each of its ports; none if the slice is no service's.
-fn endpoints(slice: &EndpointSlice) -> impl Iterator<Item = BackendAddr> {
+/// Every such endpoint of a slice, once for each of its ports; none if the slice is no service's.
+fn endpoints(
+    slice: &EndpointSlice,
+    which: fn(&Endpoint) -> bool,
+) -> impl Iterator<Item = BackendAddr> {
     let slice = slice.service.is_some().then_some(slice);
-    slice.into_iter().flat_map(|slice| {
-        let of_port = |port| {
-            let endpoints = slice.endpoints.iter();
+    slice.into_iter().flat_map(move |slice| {
+        let of_port = move |port| {
+            let endpoints = slice.endpoints.iter().filter(move |e| which(e));
             endpoints.map(move |endpoint| (endpoint, port))
         };
         (slice.ports.iter().flat_map(of_port))
@@ -25,7 +29,15 @@ fn endpoints(slice: &EndpointSlice) -> impl Iterator<Item = BackendAddr> {
 }
 
 impl Endpoints {
-    /// Whether an endpoint is in any slice of any service.
+    /// None yet of those that meet this condition.
+    pub(crate) fn new(which: fn(&Endpoint) -> bool) -> Self {
+        Self {
+            counts: HashMap::new(),
+            which,
+        }
+    }
+
+    /// Whether such an endpoint is in any slice of any service.
     pub(crate) fn contains(&self, endpoint: &BackendAddr) -> bool {
         self.counts.contains_key(endpoint)
     }
@@ -36,11 +48,12 @@ impl Endpoints {
         former: Option<&EndpointSlice>,
         new: Option<&EndpointSlice>,
     ) -> Vec<BackendAddr> {
-        for endpoint in new.into_iter().flat_map(endpoints) {
+        let which = self.which;
+        for endpoint in new.into_iter().flat_map(|slice| endpoints(slice, which)) {
             *self.counts.entry(endpoint).or_default() += 1;
         }
         let mut gone = Vec::new();
-        for endpoint in former.into_iter().flat_map(endpoints) {
+        for endpoint in former.into_iter().flat_map(|slice| endpoints(slice, which)) {
             if let Some(count) = self.counts.get_mut(&endpoint) {
                 *count -= 1;
                 if *count == 0 {

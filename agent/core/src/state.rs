@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::backend::BackendAddr;
 use crate::endpoints::Endpoints;
 use crate::model::{
-    EndpointSlice, Family, Hints, Kind, Namespace, Node, Object, ObjectName, Pod, Service,
+    EndpointSlice, Family, Hints, Kind, Namespace, Node, Object, ObjectName, Pod, Protocol, Service,
 };
 use crate::pool::Pool;
 use crate::settings::Settings;
@@ -86,6 +86,8 @@ pub struct Cluster {
     /// The names of the slices of each service, also of services that do not exist.
     slices_by_service: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     endpoints: Endpoints,
+    /// Those that cannot serve at present, which are few.
+    unable: Endpoints,
     nodes: BTreeMap<ObjectName, Node>,
     namespaces: BTreeMap<ObjectName, Namespace>,
     pods: BTreeMap<ObjectName, Pod>,
@@ -116,7 +118,8 @@ impl Cluster {
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             slices_by_service: BTreeMap::new(),
-            endpoints: Endpoints::default(),
+            endpoints: Endpoints::new(|_| true),
+            unable: Endpoints::new(|endpoint| !endpoint.serving),
             nodes: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             pods: BTreeMap::new(),
@@ -226,6 +229,7 @@ impl Cluster {
         }
         let former = self.slices.get(&slice.name);
         let gone = self.endpoints.replace(former, Some(&slice));
+        self.unable.replace(former, Some(&slice));
         if !slice.service.as_ref().is_some_and(is_api_servers) {
             dirty.deleted.extend(gone);
         }
@@ -242,6 +246,7 @@ impl Cluster {
             Kind::EndpointSlice => {
                 if let Some(slice) = self.slices.remove(name) {
                     let gone = self.endpoints.replace(Some(&slice), None);
+                    self.unable.replace(Some(&slice), None);
                     if !slice.service.as_ref().is_some_and(is_api_servers) {
                         let ending = |gone: &BackendAddr| slice.is_terminating(gone.addr.into());
                         dirty.deleted.extend(gone.into_iter().filter(ending));
@@ -406,6 +411,17 @@ impl Cluster {
             || self
                 .pods()
                 .any(|pod| !pod.finished && !pod.terminating && pod.ips.contains(&addr))
+    }
+
+    /// Whether what is on its way to an endpoint may go on, though new connections may not: as with kube-proxy, TCP connections
+    /// as long as the endpoint lives, ready or not; everything else as long as it can serve.
+    #[must_use]
+    pub fn goes_on(&self, endpoint: &BackendAddr) -> bool {
+        if endpoint.proto == Protocol::Tcp.number() {
+            self.lives(endpoint)
+        } else {
+            self.has_endpoint(endpoint) && !self.unable.contains(endpoint)
+        }
     }
 
     /// The node whose point of view this is, once it is known.

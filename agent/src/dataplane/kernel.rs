@@ -12,7 +12,7 @@ use weir_abi::{
 };
 use weir_core::plan::{Capacity, Op, Snapshot};
 
-use super::{Config, Dataplane, Error, Object, mapping::Mapping};
+use super::{Config, Dataplane, Error, GracePeriod, Object, mapping::Mapping};
 use crate::bpffs::Layout;
 
 /// How long to wait for readers where the kernel offers no grace period to wait for. Far more than a program can take,
@@ -164,6 +164,10 @@ impl Dataplane for Kernel {
 
     fn grace_period(&mut self) {
         wait_for_programs();
+    }
+
+    fn begin_grace_period(&mut self) -> GracePeriod {
+        GracePeriod::watched_by(wait_for_programs)
     }
 }
 

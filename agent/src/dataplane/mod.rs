@@ -3,6 +3,7 @@
 
 mod batch;
 mod config;
+mod grace;
 mod kernel;
 mod mapping;
 mod memory;
@@ -17,6 +18,7 @@ use thiserror::Error;
 use weir_core::plan::{Capacity, Op, Snapshot};
 
 pub use config::Config;
+pub use grace::GracePeriod;
 pub use kernel::{Counters, Kernel};
 pub use memory::Memory;
 pub use object::{Object, PINNED_MAPS};
@@ -41,6 +43,12 @@ pub trait Dataplane: Send {
 
     /// Waits until no program still uses what it read before the call.
     fn grace_period(&mut self);
+
+    /// The same without waiting, where that is possible.
+    fn begin_grace_period(&mut self) -> GracePeriod {
+        self.grace_period();
+        GracePeriod::over()
+    }
 }
 
 /// Why a table could not be read or written.

@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -13,12 +14,11 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
-use tracing::warn;
 use weir_abi::table;
 
 use super::{
     pins,
-    resize::{self, Resize, Sizes},
+    resize::{self, Moving, Resize, Sizes},
 };
 use crate::{
     attach::Replacements,
@@ -71,46 +71,56 @@ impl Object {
     /// # Errors
     /// When the kernel refuses a map or a program, or cannot parse the object; `weir check` says what is missing.
     pub fn open(layout: &Layout, wanted: impl Into<Sizes>) -> Result<Self> {
-        let mut wanted = wanted.into();
+        let wanted = wanted.into();
         pins::remove_nonsense(layout)?;
         if resize::was_interrupted(layout) {
-            let mut object = Self::load(layout, &wanted, |_| false)?;
-            Replacements::prepare(&mut object, layout)?.carry_out();
-            resize::finish_interrupted(layout)?;
-        }
-        while let Some(resize) = Resize::needed(layout, &wanted)? {
-            resize::begin(layout)?;
-            let mut object = Self::load(layout, &wanted, |name| resize.changes(name))?;
+            let flows_move = resize::has_flows_aside(layout);
+            let before = flows_move.then(|| layout.resized(table::FLOWS));
+            let mut object = Self::load(&wanted, |name| layout.map(name), before)?;
             let replacements = Replacements::prepare(&mut object, layout)?;
-            if !resize.copy(layout)? {
-                warn!(
-                    "FLOWS cannot be made smaller: the flows in use do not all find a place; it keeps its size until a \
-                     restart finds less in it"
-                );
-                resize::give_up(layout)?;
-                wanted.flows = Self::pinned_map(layout, table::FLOWS)?
-                    .info()?
-                    .max_entries();
-                continue;
-            }
-            resize.exchange_pins(layout)?;
-            replacements.carry_out();
-            resize.finish(layout)?;
-            return Ok(object);
+            let moving = flows_move.then(|| object.moving()).transpose()?;
+            resize::finish_interrupted(layout, &replacements, moving)?;
         }
-        Self::load(layout, &wanted, |_| false)
-    }
-
-    /// Loads the object on the pinned maps; those that are `resized` are made, and pinned aside.
-    fn load(layout: &Layout, wanted: &Sizes, resized: impl Fn(&str) -> bool) -> Result<Self> {
-        let mut loader = EbpfLoader::new();
-        for name in PINNED_MAPS {
-            let path = if resized(name) {
+        let Some(resize) = Resize::needed(layout, &wanted)? else {
+            return Self::load(&wanted, |name| layout.map(name), None);
+        };
+        resize::begin(layout)?;
+        let path = |name: &str| {
+            if resize.changes(name) {
                 layout.resized(name)
             } else {
                 layout.map(name)
-            };
-            loader.map_pin_path(name, path);
+            }
+        };
+        let flows_move = resize.changes(table::FLOWS);
+        let before = flows_move.then(|| layout.map(table::FLOWS));
+        let mut object = Self::load(&wanted, path, before)?;
+        let replacements = Replacements::prepare(&mut object, layout)?;
+        resize.copy(layout)?;
+        resize.exchange_pins(layout)?;
+        let moving = flows_move.then(|| object.moving()).transpose()?;
+        resize.finish(layout, &replacements, moving)?;
+        Ok(object)
+    }
+
+    fn moving(&mut self) -> Result<Moving> {
+        let map = self.ebpf.take_map(table::FLOWS_MOVE);
+        Moving::new(map.with_context(|| format!("the datapath has no {}", table::FLOWS_MOVE))?)
+    }
+
+    /// Loads the object on the maps pinned at these paths, which are made if they are not there. `before` is the map that
+    /// `FLOWS` takes over from.
+    fn load(
+        wanted: &Sizes,
+        path: impl Fn(&str) -> PathBuf,
+        before: Option<PathBuf>,
+    ) -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        for name in PINNED_MAPS {
+            loader.map_pin_path(name, path(name));
+        }
+        if let Some(before) = before {
+            loader.map_pin_path(table::FLOWS_BEFORE, before);
         }
         for (name, size) in wanted.by_name() {
             loader.map_max_entries(name, size);

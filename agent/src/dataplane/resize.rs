@@ -3,22 +3,22 @@
 //! The order keeps every packet on whole tables, and the node recoverable wherever the agent is stopped:
 //!
 //! 1. The new maps are made, pinned in a directory of their own; programs that use them are loaded, which takes longest.
-//! 2. The content is copied. Nobody but an agent writes what is copied whole, and there is only one; flows, which the
-//!    programs write, are copied as they are at that time.
+//! 2. What only agents write is copied: nobody does meanwhile, as there is only one.
 //! 3. Each pin changes places with its old map's: both are whole, so that any mixture of them is.
 //! 4. Each link's program is replaced in place. From the first to the last of them, some programs work on the old tables and
 //!    some on the new ones, which say the same.
-//! 5. Flows that came, changed or were seen while all that was done are copied once more, and again after a grace period.
-//!    The first answer of a conversation that begins in between may meet a program that does not know of it yet, and is
-//!    lost as any datagram may be. Conversations that were there before lose nothing.
-//! 6. The old maps go.
+//! 5. The old maps go.
 //!
-//! An agent that finds the directory of an interrupted resize does 4 to 6 first with what is pinned.
+//! `FLOWS` is written by the programs themselves, all the time. So the new programs know both maps: until the last of the old
+//! ones has gone, they go on with the old map; then they take the new one, and look into the old one for what is not there
+//! yet, while it is copied. See `flows.rs` of the datapath.
+//!
+//! An agent that finds the directory of an interrupted resize does 4 and 5 first with what is pinned.
 
-use std::{collections::BTreeSet, fs, io, time::Duration};
+use std::{collections::BTreeSet, fs, io, os::fd::AsFd as _, time::Duration};
 
 use anyhow::{Context as _, Result};
-use aya::maps::{HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, lpm_trie};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, lpm_trie};
 use rustix::{
     fs::{CWD, RenameFlags, renameat_with},
     time::{ClockId, clock_gettime},
@@ -26,14 +26,20 @@ use rustix::{
 use tracing::{info, warn};
 use weir_abi::{
     Backend, Flow, FlowKey, MemberKey, ServiceCounters, ServiceEntry, ServiceKey, SourceRangeKey,
-    flow::{flags, kind},
+    flow::{
+        flags, kind,
+        moving::{BEFORE, BOTH, NOT},
+    },
     service::{backend_state, proto},
     table,
 };
 use weir_core::plan::Capacity;
 
 use super::{batch, kernel::wait_for_programs, mapping::Mapping};
-use crate::bpffs::{self, Layout};
+use crate::{
+    attach::Replacements,
+    bpffs::{self, Layout},
+};
 
 /// How large the tables are to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,16 +79,11 @@ impl Sizes {
 /// another's.
 const IDLE: Duration = Duration::from_secs(120);
 const IDLE_TCP: Duration = Duration::from_secs(8000);
-/// The clock of flows ticks no more often than this.
-const TICK: Duration = Duration::from_millis(20);
 
 /// Which tables get another size, and what they hold.
 pub(super) struct Resize {
     names: BTreeSet<&'static str>,
     content: Content,
-    flows: Option<MapData>,
-    /// By the clock of flows: what was seen later may not have been copied.
-    begun: u64,
 }
 
 /// What the tables hold that only agents write.
@@ -113,14 +114,16 @@ impl Resize {
             return Ok(None);
         }
         let content = Content::read(layout).context("cannot read the tables to be resized")?;
-        let begun = now().saturating_sub(nanoseconds(TICK));
         let mut names = BTreeSet::new();
         for (name, size) in differs {
             let pinned = open(layout, name)?;
             let has = pinned.info()?.max_entries();
             let InUse(used, what) = match content.in_use(name) {
                 Some(used) => used,
-                None if size < has => InUse(live_flows(&pinned)?, "are in use"),
+                None if size < has => InUse(
+                    live_flows(&pinned)?.saturating_add(spare(size)),
+                    "are in use or set aside for one CPU",
+                ),
                 None => InUse(0, ""),
             };
             if used > size {
@@ -137,13 +140,7 @@ impl Resize {
         if names.is_empty() {
             return Ok(None);
         }
-        let flows = names.contains(table::FLOWS);
-        Ok(Some(Self {
-            names,
-            content,
-            flows: flows.then(|| open(layout, table::FLOWS)).transpose()?,
-            begun,
-        }))
+        Ok(Some(Self { names, content }))
     }
 
     /// Whether the table gets another size.
@@ -151,18 +148,14 @@ impl Resize {
         self.names.contains(name)
     }
 
-    /// Fills the new maps. False: the flows in use did not all find a place in theirs.
-    pub(super) fn copy(&self, layout: &Layout) -> Result<bool> {
+    /// Fills the new maps, but for `FLOWS`.
+    pub(super) fn copy(&self, layout: &Layout) -> Result<()> {
         for name in &self.names {
             let (from, to) = (open(layout, name)?, open_resized(layout, name)?);
-            if *name != table::FLOWS {
-                let copied = self.content.copy(name, from, to);
-                copied.with_context(|| format!("cannot copy {name}"))?;
-            } else if !copy_flows(&from, &to).context("cannot copy FLOWS")? {
-                return Ok(false);
-            }
+            let copied = self.content.copy(name, from, to);
+            copied.with_context(|| format!("cannot copy {name}"))?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Lets the pins change places.
@@ -175,20 +168,55 @@ impl Resize {
         Ok(())
     }
 
-    /// Copies what has come into the old maps since the first copy, once every program works on the new ones, and removes the
-    /// old ones.
-    pub(super) fn finish(self, layout: &Layout) -> Result<()> {
-        if let Some(old) = &self.flows {
-            let mut new = open_flows(layout)?;
-            catch_up(old, &mut new, self.begun)?;
-            // Whoever still ran on the old ones.
-            wait_for_programs();
-            catch_up(old, &mut new, self.begun)?;
-        }
-        bpffs::remove_tree(&layout.resize_dir()).context("cannot remove the old tables")?;
+    /// Puts the new programs at the links, and removes the old maps.
+    pub(super) fn finish(
+        self,
+        layout: &Layout,
+        replacements: &Replacements,
+        moving: Option<Moving>,
+    ) -> Result<()> {
+        switch(layout, replacements, moving)?;
         info!(tables = ?self.names, "the tables have their new sizes");
         Ok(())
     }
+}
+
+/// `FLOWS_MOVE` of the new programs.
+pub(super) struct Moving(Array<MapData, u32>);
+
+impl Moving {
+    pub(super) fn new(map: Map) -> Result<Self> {
+        Ok(Self(Array::try_from(map)?))
+    }
+
+    /// Sets it for every packet from now on.
+    fn set(&mut self, moving: u32) -> Result<()> {
+        self.0
+            .set(0, moving, 0)
+            .context("cannot write FLOWS_MOVE")?;
+        wait_for_programs();
+        Ok(())
+    }
+}
+
+/// Puts programs at the links that use what is pinned, and removes the maps aside; from those of flows, if they move, these are
+/// taken first.
+fn switch(layout: &Layout, replacements: &Replacements, moving: Option<Moving>) -> Result<()> {
+    if let Some(mut moving) = moving {
+        moving.set(BEFORE)?;
+        replacements.carry_out();
+        wait_for_programs();
+        moving.set(BOTH)?;
+        // From here on, nothing new comes into the old map.
+        let old = open_resized(layout, table::FLOWS)?;
+        copy_flows(&old, &open(layout, table::FLOWS)?).context("cannot copy FLOWS")?;
+        moving.set(NOT)?;
+    } else {
+        replacements.carry_out();
+        wait_for_programs();
+    }
+    let removed = bpffs::remove_tree(&layout.resize_dir());
+    removed.map(drop).context("cannot remove the old tables")
 }
 
 /// Whether an agent was stopped while it resized tables.
@@ -202,26 +230,22 @@ pub(super) fn begin(layout: &Layout) -> Result<()> {
     fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))
 }
 
-/// Removes the new maps, which nothing uses.
-pub(super) fn give_up(layout: &Layout) -> Result<()> {
-    let removed = bpffs::remove_tree(&layout.resize_dir());
-    removed.map(drop).context("cannot remove the new tables")
+/// Whether the flows of an interrupted resize are still in the map aside. Nothing is written to the new map before every
+/// program knows both.
+pub(super) fn has_flows_aside(layout: &Layout) -> bool {
+    open_resized(layout, table::FLOWS)
+        .map_err(io::Error::other)
+        .and_then(|aside| batch::count::<FlowKey, Flow>(&aside))
+        .is_ok_and(|count| count > 0)
 }
 
-/// Takes over what only the maps of an interrupted resize have, and removes them. Every program must use the pinned ones.
-pub(super) fn finish_interrupted(layout: &Layout) -> Result<()> {
-    if let Ok(old) = open_resized(layout, table::FLOWS) {
-        let done = open_flows(layout).and_then(|mut new| {
-            catch_up(&old, &mut new, 0)?;
-            wait_for_programs();
-            catch_up(&old, &mut new, 0)
-        });
-        if let Err(error) = done {
-            warn!(%error, "cannot take over the flows of an interrupted resize");
-        }
-    }
-    bpffs::remove_tree(&layout.resize_dir())
-        .context("cannot remove what an interrupted resize left")?;
+/// Goes on with an interrupted resize. The programs use what is pinned, with the flows aside as those before.
+pub(super) fn finish_interrupted(
+    layout: &Layout,
+    replacements: &Replacements,
+    moving: Option<Moving>,
+) -> Result<()> {
+    switch(layout, replacements, moving)?;
     info!("finished the resize of tables that an earlier agent had begun");
     Ok(())
 }
@@ -311,58 +335,35 @@ fn copy_array<T: Copy>(from: &MapData, to: &MapData) -> Result<()> {
     Ok(())
 }
 
-/// Copies what fits: everything, or else what is in use. Whether all that is in use has come over.
-fn copy_flows(from: &MapData, to: &MapData) -> io::Result<bool> {
+/// Copies what the new map does not have: everything, or what is in use if not all fits.
+fn copy_flows(from: &MapData, to: &MapData) -> Result<()> {
+    const NOEXIST: u64 = 1;
     let at = now();
-    let room = to.info().map_err(io::Error::other)?.max_entries();
-    let all = batch::count::<FlowKey, Flow>(from)? < room / 2;
-    let mut live = 0;
+    let room = to.info()?.max_entries();
+    let all = batch::count::<FlowKey, Flow>(from)?.saturating_add(spare(room)) <= room;
+    let to = MapData::from_fd(to.fd().as_fd().try_clone_to_owned()?)?;
+    let mut to = HashMap::<_, FlowKey, Flow>::try_from(Map::LruHashMap(to))?;
     batch::read::<FlowKey, Flow>(from, |keys, flows| {
         let elements = keys.iter().zip(flows);
-        let chosen = elements.filter(|(key, flow)| all || is_live(key, flow, at));
-        let (keys, flows): (Vec<FlowKey>, Vec<Flow>) = chosen.unzip();
-        live += keys.len() as u32;
-        batch::write(to, &keys, &flows)
-    })?;
-    // A table that is nearly full may have made room by itself.
-    Ok(batch::count::<FlowKey, Flow>(to)? >= live)
-}
-
-/// Copies the flows that were seen since `since`, where the new table does not know better.
-fn catch_up(old: &MapData, new: &mut HashMap<MapData, FlowKey, Flow>, since: u64) -> Result<()> {
-    let mut copied = 0;
-    batch::read::<FlowKey, Flow>(old, |keys, flows| {
-        let seen = keys.iter().zip(flows);
-        for (key, flow) in seen.filter(|(_, flow)| flow.last_seen >= since) {
-            let known = match new.get(key, 0) {
-                Ok(known) => Some(known),
-                Err(MapError::KeyNotFound) => None,
-                Err(error) => return Err(io::Error::other(error)),
-            };
-            if is_better(flow, known.as_ref()) {
-                new.insert(key, flow, 0).map_err(io::Error::other)?;
-                copied += 1;
+        for (key, flow) in elements.filter(|(key, flow)| all || is_live(key, flow, at)) {
+            match to.insert(key, flow, NOEXIST) {
+                // A program was there first.
+                Err(MapError::SyscallError(error))
+                    if error.io_error.kind() == io::ErrorKind::AlreadyExists => {}
+                inserted => inserted.map_err(io::Error::other)?,
             }
         }
         Ok(())
-    })
-    .context("cannot copy the latest flows")?;
-    if copied > 0 {
-        info!(flows = copied, "copied the flows that came meanwhile");
-    }
+    })?;
     Ok(())
 }
 
-/// Whether what the old table knows is to replace what the new one does. A packet of a conversation that the new one has not
-/// heard of looks as if it belonged to none.
-fn is_better(old: &Flow, new: Option<&Flow>) -> bool {
-    match new {
-        None => true,
-        Some(new) if old.kind == kind::DIRECT => {
-            new.kind == kind::DIRECT && old.last_seen > new.last_seen
-        }
-        Some(new) => new.kind == kind::DIRECT || old.last_seen > new.last_seen,
-    }
+/// How many places of an LRU map may be unused when it makes room nevertheless: each CPU keeps some for itself
+/// (`LOCAL_FREE_TARGET` in `kernel/bpf/bpf_lru_list.c`).
+fn spare(size: u32) -> u32 {
+    let cpus = aya::util::nr_cpus().unwrap_or(1);
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+    cpus.saturating_mul(128).min(size / 2)
 }
 
 /// How many flows are in use.
@@ -398,13 +399,6 @@ fn nanoseconds(duration: Duration) -> u64 {
 
 fn mapping<T: Copy>(map: &MapData) -> Result<Mapping<T>> {
     Ok(Mapping::new(map.fd(), map.info()?.max_entries())?)
-}
-
-fn open_flows(layout: &Layout) -> Result<HashMap<MapData, FlowKey, Flow>> {
-    Ok(HashMap::try_from(Map::LruHashMap(open(
-        layout,
-        table::FLOWS,
-    )?))?)
 }
 
 fn open(layout: &Layout, name: &str) -> Result<MapData> {
@@ -447,20 +441,6 @@ mod tests {
             flags: 0,
             reserved: [0; 2],
         }
-    }
-
-    #[test]
-    fn the_younger_flow_wins_and_no_flow_loses_to_none() {
-        use kind::{DIRECT, FORWARD, REVERSE};
-        for kind in [DIRECT, FORWARD, REVERSE] {
-            assert!(is_better(&flow(kind, 1), None));
-            assert!(is_better(&flow(kind, 2), Some(&flow(kind, 1))));
-            assert!(!is_better(&flow(kind, 1), Some(&flow(kind, 1))));
-            assert!(!is_better(&flow(kind, 1), Some(&flow(kind, 2))));
-        }
-        // An answer that met the new table before its conversation was copied there.
-        assert!(is_better(&flow(REVERSE, 1), Some(&flow(DIRECT, 2))));
-        assert!(!is_better(&flow(DIRECT, 2), Some(&flow(FORWARD, 1))));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The objects of a Kubernetes API server: one watch per kind, each with a client and retries of its own.
 //!
-//! A watch lists in pages, so that no more than one page of JSON is in memory, and every object is reduced while it is
+//! A watch lists in pages, so that no more than one page of JSON is in memory, and every object is reduced once it is
 //! decoded. What fails is reported with what to do about it and tried again: after up to 2 s while nobody answers, 10 s
 //! while the server refuses the agent, 30 s while it is in trouble, or what it asks for. While nobody answers, other servers
 //! are tried in turn, if any are known. A server is noticed to be gone
@@ -14,6 +14,7 @@ mod pace;
 mod servers;
 #[cfg(test)]
 mod tests;
+mod text;
 mod watch;
 
 use std::path::PathBuf;
@@ -134,9 +135,10 @@ impl Source {
             events: events.clone(),
         };
         let mut watches = JoinSet::new();
-        // A page of slices or nodes is a few megabytes of JSON, of the others about one.
+        // Such a page is about a megabyte of JSON, of slices with many endpoints each a few; it is copied twice before it is
+        // decoded. Smaller ones cost the server more in all.
         watches.spawn(watch(500, String::new()).follow::<Service>());
-        watches.spawn(watch(100, String::new()).follow::<EndpointSlice>());
+        watches.spawn(watch(250, String::new()).follow::<EndpointSlice>());
         watches.spawn(watch(100, only(options.nodes, "metadata.name")).follow::<Node>());
         watches.spawn(watch(500, String::new()).follow::<Namespace>());
         watches.spawn(watch(200, only(options.pods, "spec.nodeName")).follow::<Pod>());

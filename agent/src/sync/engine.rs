@@ -16,7 +16,7 @@ use weir_core::{
 
 use super::{backoff::Backoff, effects::Effects, locality::NoLocalEndpoints, report::Report};
 use crate::{
-    dataplane::{Dataplane, Error},
+    dataplane::{Dataplane, Error, GracePeriod},
     source::{Event, Subject},
 };
 
@@ -24,6 +24,12 @@ use crate::{
 const SETTLE_WHEN_QUIET: Duration = Duration::from_millis(50);
 /// or, when there is no quiet moment, this long after they were retired.
 const SETTLE_AT_LATEST: Duration = Duration::from_millis(500);
+
+/// How often to look whether a grace period is over. It takes milliseconds, tens of them on a busy machine.
+const GRACE_LOOK: Duration = Duration::from_millis(5);
+
+/// What can be given back after a grace period: first these operations, then what they retire.
+type Batch = Vec<(Vec<Op>, Retired)>;
 
 /// See the module.
 pub struct Engine<D> {
@@ -42,8 +48,11 @@ pub struct Engine<D> {
     pub(super) last_success: Option<Instant>,
     pub(super) syncs: u64,
     pub(super) failures: u64,
-    retired: Vec<(Vec<Op>, Retired)>,
+    retired: Batch,
     retired_since: Option<Instant>,
+    /// What is given back once the grace period is over, which nobody waits for: changes go on meanwhile.
+    settling: Option<(GracePeriod, Batch)>,
+    look_at_grace: Instant,
     last_event: Option<Instant>,
     node_was_there: bool,
     effects: Effects,
@@ -95,6 +104,8 @@ impl<D: Dataplane> Engine<D> {
             failures: 0,
             retired: Vec::new(),
             retired_since: None,
+            settling: None,
+            look_at_grace: Instant::now(),
             last_event: None,
             node_was_there: false,
             started: jiff::Timestamp::now(),
@@ -141,6 +152,7 @@ impl<D: Dataplane> Engine<D> {
             }
             Event::Skipped { kind, name, error } => {
                 warn!(%kind, name, error, "skipped an object");
+                self.effects.skipped(kind, &name, &error);
                 self.skipped.insert((kind, name), error);
                 self.report_skipped(kind);
             }
@@ -220,11 +232,17 @@ impl<D: Dataplane> Engine<D> {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let retry = self.backoff.until();
-        let settle = self.retired_since.map(|since| {
-            let quiet = self.last_event.unwrap_or(since) + SETTLE_WHEN_QUIET;
-            quiet.min(since + SETTLE_AT_LATEST)
-        });
-        retry.into_iter().chain(settle).min()
+        retry.into_iter().chain(self.settle_at()).min()
+    }
+
+    /// When to look after what was retired.
+    fn settle_at(&self) -> Option<Instant> {
+        if self.settling.is_some() {
+            return Some(self.look_at_grace);
+        }
+        let since = self.retired_since?;
+        let quiet = self.last_event.unwrap_or(since) + SETTLE_WHEN_QUIET;
+        Some(quiet.min(since + SETTLE_AT_LATEST))
     }
 
     /// Does what is due at `now`.
@@ -232,8 +250,8 @@ impl<D: Dataplane> Engine<D> {
         if self.wants_sync(now) {
             self.sync();
         }
-        if self.retired_since.is_some() && self.next_deadline().is_some_and(|at| at <= now) {
-            self.settle();
+        if self.settle_at().is_some_and(|at| at <= now) {
+            self.settle(now);
             // What was given back may be what another service waits for, and no deadline tells.
             if self.wants_sync(now) {
                 self.sync();
@@ -322,13 +340,15 @@ impl<D: Dataplane> Engine<D> {
             dirty.services
         };
         let (cluster, no_local) = (&self.cluster, &mut self.no_local);
-        let mut plans = vec![programmed.plan(names.iter().map(|name| {
+        let desired = names.iter().map(|name| {
             let desired = compile::service(cluster, name);
             no_local.note(&desired);
             desired
-        }))];
+        });
+        let goes_on = |backend: &_| cluster.goes_on(backend);
+        let mut plans = vec![programmed.plan_sparing(desired, goes_on)];
         if full {
-            plans.push(programmed.plan_leftovers());
+            plans.push(programmed.plan_leftovers_sparing(goes_on));
         }
         let mut operations = 0;
         for plan in plans {
@@ -366,6 +386,7 @@ impl<D: Dataplane> Engine<D> {
     fn adopt(&mut self) -> Result<Programmed, Error> {
         self.retired.clear();
         self.retired_since = None;
+        self.settling = None;
         self.dataplane.grace_period();
         let snapshot = self.dataplane.snapshot()?;
         Ok(Programmed::adopt(self.dataplane.capacity(), snapshot))
@@ -377,19 +398,28 @@ impl<D: Dataplane> Engine<D> {
             .errors()
             .map(|failure| (failure.service().clone(), failure.to_string()))
             .collect();
-        for (service, text) in &unfit {
-            if self.unfit.get(service) != Some(text) {
+        for failure in programmed.errors() {
+            let (service, text) = (failure.service(), failure.to_string());
+            if unfit.get(service) == Some(&text) && self.unfit.get(service) != Some(&text) {
                 warn!(%service, error = text, "a service is not programmed as it should be");
+                self.effects.unfit(failure);
             }
         }
         self.unfit = unfit;
     }
 
-    /// Waits for one grace period and gives everything back that was retired before it.
-    fn settle(&mut self) {
-        self.retired_since = None;
-        let retired = std::mem::take(&mut self.retired);
-        self.dataplane.grace_period();
+    /// Begins a grace period for everything that is retired, or gives back what was retired before the one that is over.
+    fn settle(&mut self, now: Instant) {
+        let (grace_period, retired) = self.settling.take().unwrap_or_else(|| {
+            self.retired_since = None;
+            let retired = std::mem::take(&mut self.retired);
+            (self.dataplane.begin_grace_period(), retired)
+        });
+        if !grace_period.is_over() {
+            self.settling = Some((grace_period, retired));
+            self.look_at_grace = now + GRACE_LOOK;
+            return;
+        }
         for (ops, retired) in retired {
             for op in &ops {
                 if let Err(failure) = self.dataplane.apply(op) {

@@ -205,11 +205,11 @@ fn flows_come_along() -> Result<()> {
     };
     let mut flows = open(&stage)?;
     // In use, and long ago.
-    for number in 0..5000 {
+    for number in 0..20_000 {
         let (key, flow) = flow(number, now);
         flows.insert(key, flow, 0)?;
     }
-    for number in 5000..8000 {
+    for number in 20_000..30_000 {
         let (key, flow) = flow(number, now - 500_000_000_000);
         flows.insert(key, flow, 0)?;
     }
@@ -225,14 +225,14 @@ fn flows_come_along() -> Result<()> {
         Ok(())
     };
     reopen(&mut stage, sizes(100_000))?;
-    has(&open(&stage)?, 0..8000)?;
+    has(&open(&stage)?, 0..30_000)?;
     // Those in use, with some to spare as the kernel hands out places by the hundred.
-    reopen(&mut stage, sizes(7000))?;
+    reopen(&mut stage, sizes(25_000))?;
     let flows = open(&stage)?;
-    has(&flows, 0..5000)?;
-    let (old, _) = flow(6000, now);
+    has(&flows, 0..20_000)?;
+    let (old, _) = flow(25_000, now);
     assert!(flows.get(&old, 0).is_err(), "what is not in use gave way");
-    for size in [4999, 1, 5000] {
+    for size in [19_999, 1, 20_000] {
         let kept = Object::pinned_map(&stage.layout, table::FLOWS)?
             .info()?
             .max_entries();
@@ -242,10 +242,10 @@ fn flows_come_along() -> Result<()> {
             .max_entries();
         // The exact number may or may not find places, but never fewer than there are.
         assert!(
-            pinned == kept || (size == 5000 && pinned == 5000),
+            pinned == kept || (size == 20_000 && pinned == 20_000),
             "{pinned}"
         );
-        has(&open(&stage)?, 0..5000)?;
+        has(&open(&stage)?, 0..20_000)?;
     }
     Ok(())
 }

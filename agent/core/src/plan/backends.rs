@@ -1,6 +1,6 @@
 //! `BACKENDS`: ids of distinct endpoints, shared by all lists that hold them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use weir_abi::service::backend_state;
 use weir_abi::{Address, Backend};
@@ -16,6 +16,8 @@ pub(super) struct Backends {
     ids: HashMap<BackendAddr, u32>,
     free: RangeAllocator,
     capacity: u32,
+    /// Active ids that no slot holds any more, for those who were sent there before.
+    lingering: BTreeSet<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -121,6 +123,7 @@ impl Backends {
             ids,
             free: RangeAllocator::new(1, capacity, used),
             capacity,
+            lingering: BTreeSet::new(),
         }
     }
 
@@ -187,6 +190,25 @@ impl Backends {
             }
             _ => false,
         }
+    }
+
+    /// The backends that nobody holds but that were spared, to be asked about again.
+    pub(super) fn take_lingering(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.lingering)
+    }
+
+    /// Spares a backend that nobody holds, if it still serves those who were sent there before; whether it does.
+    pub(super) fn linger(&mut self, id: u32, goes_on: impl Fn(&BackendAddr) -> bool) -> bool {
+        let idle = self.records.get(id as usize).filter(|record| {
+            record.life == Life::Active
+                && record.refs == 0
+                && self.ids.get(&record.addr) == Some(&id)
+        });
+        let lingers = idle.is_some_and(|record| goes_on(&record.addr));
+        if lingers {
+            self.lingering.insert(id);
+        }
+        lingers
     }
 
     /// Retires a backend if nobody holds it: a new generation tells whoever remembers it. The id is to be given back

@@ -7,6 +7,7 @@ use weir_abi::{ServiceEntry, ServiceKey};
 
 use super::tables::{Claim, Draft, Tables, is_address_only};
 use super::{Capacity, Op, Plan, PlanError, Retired, ServicePort, Snapshot};
+use crate::backend::BackendAddr;
 use crate::compile::DesiredService;
 use crate::model::ObjectName;
 
@@ -98,6 +99,16 @@ impl Programmed {
     /// is free now.
     /// All others stay as they are.
     pub fn plan(&mut self, desired: impl Iterator<Item = DesiredService>) -> Plan {
+        self.plan_sparing(desired, |_| false)
+    }
+
+    /// As [`Programmed::plan`], but backends that no list has any more stay known to those who were sent there before, as long
+    /// as `goes_on` says so and every service fits. It is asked again with every plan.
+    pub fn plan_sparing(
+        &mut self,
+        desired: impl Iterator<Item = DesiredService>,
+        goes_on: impl Fn(&BackendAddr) -> bool,
+    ) -> Plan {
         let mut draft = Draft::default();
         self.sweep_unguarded(&mut draft);
         let mut tried = BTreeSet::new();
@@ -138,7 +149,7 @@ impl Programmed {
         if self.spared {
             self.find_unasked_for(&mut draft);
         }
-        let mut plan = self.finish(draft);
+        let mut plan = self.finish(draft, goes_on);
         let still_blocked = tried.iter().filter_map(|name| self.blocked.get(name));
         plan.errors = still_blocked.flat_map(Blocked::errors).cloned().collect();
         plan
@@ -160,6 +171,11 @@ impl Programmed {
     /// Once every service was planned: removes the frontends that none of them claimed, and backends that nothing
     /// refers to. A service that does not fit keeps the frontends that it had.
     pub fn plan_leftovers(&mut self) -> Plan {
+        self.plan_leftovers_sparing(|_| false)
+    }
+
+    /// As [`Programmed::plan_leftovers`], sparing backends as [`Programmed::plan_sparing`] does.
+    pub fn plan_leftovers_sparing(&mut self, goes_on: impl Fn(&BackendAddr) -> bool) -> Plan {
         let mut draft = Draft::default();
         let full = self
             .blocked
@@ -189,7 +205,7 @@ impl Programmed {
         draft.idle.extend(self.tables.backends.idle());
         self.settled = true;
         self.freed = true;
-        self.finish(draft)
+        self.finish(draft, goes_on)
     }
 
     /// Finds the members and source ranges that no port has asked for. Entries that were spared keep theirs.
@@ -220,11 +236,13 @@ impl Programmed {
         self.freed |= !ops.is_empty();
     }
 
-    fn finish(&mut self, mut draft: Draft) -> Plan {
+    fn finish(&mut self, mut draft: Draft, goes_on: impl Fn(&BackendAddr) -> bool) -> Plan {
         self.tables.settle_addresses(&mut draft);
         self.freed |= !draft.member_lists.is_empty() || !draft.guards.is_empty();
         self.tables.sweep(&mut draft);
-        self.tables.retire_idle(&mut draft);
+        let crowded = self.blocked.values().any(|blocked| blocked.full.is_some());
+        self.tables
+            .retire_idle(&mut draft, |backend| !crowded && goes_on(backend));
         if draft.new_epoch {
             draft.plan.ops.push(Op::BumpEpoch);
         }

@@ -368,15 +368,23 @@ impl Tables {
         }
     }
 
-    /// Retires the backends that have nobody left at the end of the plan.
-    pub(super) fn retire_idle(&mut self, draft: &mut Draft) {
+    /// Retires the backends that have nobody left at the end of the plan, but for those that go on.
+    pub(super) fn retire_idle(
+        &mut self,
+        draft: &mut Draft,
+        goes_on: impl Fn(&BackendAddr) -> bool,
+    ) {
         let Plan {
             after_grace,
             retired,
             dropped,
             ..
         } = &mut draft.plan;
-        for id in draft.idle.drain(..) {
+        let lingering = self.backends.take_lingering();
+        for id in draft.idle.drain(..).chain(lingering) {
+            if self.backends.linger(id, &goes_on) {
+                continue;
+            }
             if self.backends.retire_if_idle(id, after_grace, dropped) {
                 retired.backends.push(id);
             }

@@ -6,10 +6,11 @@ use std::marker::PhantomData;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use serde::{Deserialize, Deserializer};
+use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::Value;
 use weir_core::model::{Object, ObjectName};
 
+use super::text::JsonText;
 use crate::source::reduce::{Reduce, read};
 
 /// One object of kind `K`, reduced while it is decoded. Decoding never fails, so that one malformed object can neither
@@ -38,21 +39,45 @@ impl<K> Reduced<K> {
 
 impl<'de, K: Reduce> Deserialize<'de> for Reduced<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        let field = |name| {
-            let field = value.get("metadata")?.get(name)?.as_str()?;
-            Some(field.to_owned())
+        let text = JsonText::deserialize(deserializer)?;
+        let (meta, outcome) = match serde_json::from_str::<K>(&text.0) {
+            Ok(object) => (
+                identity(object.meta()),
+                object.reduce().map_err(|error| error.to_string()),
+            ),
+            // Read again, more slowly, for its name and what is wrong where.
+            Err(_) => {
+                let value = serde_json::from_str(&text.0).map_err(Error::custom)?;
+                (identity_in(&value), read::<K>(&value))
+            }
         };
         Ok(Self {
-            meta: ObjectMeta {
-                namespace: field("namespace"),
-                name: field("name"),
-                resource_version: field("resourceVersion"),
-                ..ObjectMeta::default()
-            },
-            outcome: read::<K>(&value),
+            meta,
+            outcome,
             kind: PhantomData,
         })
+    }
+}
+
+fn identity(meta: &ObjectMeta) -> ObjectMeta {
+    ObjectMeta {
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone(),
+        resource_version: meta.resource_version.clone(),
+        ..ObjectMeta::default()
+    }
+}
+
+fn identity_in(object: &Value) -> ObjectMeta {
+    let field = |name| {
+        let field = object.get("metadata")?.get(name)?.as_str()?;
+        Some(field.to_owned())
+    };
+    ObjectMeta {
+        namespace: field("namespace"),
+        name: field("name"),
+        resource_version: field("resourceVersion"),
+        ..ObjectMeta::default()
     }
 }
 

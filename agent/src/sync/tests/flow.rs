@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -170,6 +170,39 @@ fn what_is_retired_comes_back_after_a_quiet_moment_or_at_the_latest_after_half_a
     );
     assert!(put_off <= retired + Duration::from_millis(500));
     engine.tick(put_off);
+    assert_eq!(counts(&engine).backends, 1);
+}
+
+#[test]
+fn changes_go_on_while_a_grace_period_lasts() {
+    static IS_OVER: AtomicBool = AtomicBool::new(false);
+    let mut engine = synced(ROOMY, &web());
+    engine.dataplane.waiter = Some(|| {
+        while !IS_OVER.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let endpoint = |addr| slice("web-a", "web", &["http"], 8080, &[addr]);
+    take(&mut engine, &[endpoint("10.0.0.1")]);
+    engine.tick(Instant::now());
+    let quiet = engine.next_deadline().unwrap();
+    engine.tick(quiet);
+    assert_eq!(counts(&engine).backends, 2, "it is not over");
+    take(&mut engine, &[endpoint("10.0.0.3")]);
+    engine.tick(quiet);
+    assert_eq!(
+        reachable(&engine, &frontend("10.96.0.1", 80)),
+        endpoints(&["10.0.0.3:8080"])
+    );
+    assert_eq!(counts(&engine).backends, 3, "still not");
+
+    IS_OVER.store(true, Ordering::Relaxed);
+    let patience = Instant::now() + Duration::from_secs(30);
+    while let Some(at) = engine.next_deadline() {
+        assert!(Instant::now() < patience, "nothing is given back");
+        std::thread::sleep(Duration::from_millis(1));
+        engine.tick(at);
+    }
     assert_eq!(counts(&engine).backends, 1);
 }
 

@@ -22,7 +22,7 @@ use weir_core::{
 
 use super::{Engine, Report};
 use crate::{
-    dataplane::{Dataplane, Error, Memory},
+    dataplane::{Dataplane, Error, GracePeriod, Memory},
     source::Event,
 };
 
@@ -40,6 +40,8 @@ const ROOMY: Capacity = Capacity {
 struct Watched {
     memory: Memory,
     readable: Vec<(ServiceKey, ServiceEntry, Vec<Backend>)>,
+    /// What waits for a grace period that is only begun, if not whoever begins it.
+    waiter: Option<fn()>,
 }
 
 impl Watched {
@@ -47,6 +49,7 @@ impl Watched {
         Self {
             memory: Memory::new(capacity),
             readable: Vec::new(),
+            waiter: None,
         }
     }
 }
@@ -78,6 +81,12 @@ impl Dataplane for Watched {
         let memory = &self.memory;
         self.readable
             .retain(|(key, entry, _)| memory.entry(key) == Some(entry));
+    }
+
+    fn begin_grace_period(&mut self) -> GracePeriod {
+        self.grace_period();
+        self.waiter
+            .map_or_else(GracePeriod::over, GracePeriod::watched_by)
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use weir::{
     bpffs::Layout,
-    dataplane::{Dataplane, Error, Kernel, Object},
+    dataplane::{Dataplane, Error, GracePeriod, Kernel, Object},
     source::{
         EVENTS,
         kube::{Breadth, Options, Source},
@@ -63,6 +63,11 @@ pub(crate) struct Sync {
     pub(crate) change_max: Duration,
     /// CPU time of one change.
     pub(crate) change_cpu: Duration,
+    /// What the machine makes of the least there can be: a line to another process (`cat`) and back, in turns with the
+    /// changes. Median.
+    pub(crate) echo_p50: Duration,
+    /// The same: 99th of 100.
+    pub(crate) echo_p99: Duration,
 }
 
 /// What the child says of the first sync.
@@ -91,7 +96,8 @@ pub(crate) fn bench(sizes: &[u32], rounds: u32) -> Result<()> {
     );
     println!(
         "| services x endpoints | JSON | first sync: wall | CPU | anonymous memory before, at most, after | one slice \
-         change: median | 99th of 100 | longest | CPU |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+         change: median | 99th of 100 | longest | CPU | a line to a process and back: median | 99th of 100 |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     );
     let mut rows = Vec::new();
     for &services in sizes {
@@ -102,7 +108,7 @@ pub(crate) fn bench(sizes: &[u32], rounds: u32) -> Result<()> {
         let best = syncs.first().context("no round")?;
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
         println!(
-            "| {services} x {ENDPOINTS} | {:.1} MB | {:.3} s | {:.3} s | {:.1}, {:.1}, {:.1} MB | {} us | {} us | {} us | {} us |",
+            "| {services} x {ENDPOINTS} | {:.1} MB | {:.3} s | {:.3} s | {:.1}, {:.1}, {:.1} MB | {} us | {} us | {} us | {} us | {} us | {} us |",
             megabytes(best.list_bytes as u64),
             best.wall.as_secs_f64(),
             best.cpu.as_secs_f64(),
@@ -113,6 +119,8 @@ pub(crate) fn bench(sizes: &[u32], rounds: u32) -> Result<()> {
             best.change_p99.as_micros(),
             best.change_max.as_micros(),
             best.change_cpu.as_micros(),
+            best.echo_p50.as_micros(),
+            best.echo_p99.as_micros(),
         );
         rows.push(json!({"services": services, "endpoints": ENDPOINTS, "rounds": syncs}));
     }
@@ -136,6 +144,8 @@ pub(crate) fn first_sync(services: u32, endpoints: u32) -> Result<Sync> {
 
     let mut changes = Vec::new();
     let mut cpu = Vec::new();
+    let mut echoes = Vec::new();
+    let mut echo = Echo::start()?;
     for round in 0..CHANGES {
         let slice = objects::slice(round % services, endpoints, 1 + round / services);
         let event = json!({"type": "MODIFIED", "object": slice}).to_string();
@@ -143,11 +153,14 @@ pub(crate) fn first_sync(services: u32, endpoints: u32) -> Result<Sync> {
         let changed: Changed = serde_json::from_str(&agent.line()?)?;
         changes.push(Duration::from_nanos(changed.written.saturating_sub(left)));
         cpu.push(changed.cpu);
+        echoes.push(echo.once()?);
         // Out of step with the agent's own timers.
         thread::sleep(Duration::from_millis(u64::from(round * 7 % 97)));
     }
     let change_cpu = (cpu[cpu.len() - 1] - cpu[0]) / (CHANGES - 1);
     changes.sort_unstable();
+    echoes.sort_unstable();
+    let percentile = |times: &[Duration], percent: usize| times[times.len() * percent / 100];
     Ok(Sync {
         list_bytes: server.list_bytes(),
         wall: synced.wall,
@@ -155,10 +168,12 @@ pub(crate) fn first_sync(services: u32, endpoints: u32) -> Result<Sync> {
         anonymous_before: synced.anonymous_before,
         anonymous_peak,
         anonymous,
-        change_p50: changes[changes.len() / 2],
-        change_p99: changes[changes.len() * 99 / 100],
+        change_p50: percentile(&changes, 50),
+        change_p99: percentile(&changes, 99),
         change_max: changes[changes.len() - 1],
         change_cpu,
+        echo_p50: percentile(&echoes, 50),
+        echo_p99: percentile(&echoes, 99),
     })
 }
 
@@ -219,6 +234,45 @@ impl Agent {
 }
 
 impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A process that sends back what it gets.
+struct Echo {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Echo {
+    fn start() -> Result<Self> {
+        let mut child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start cat")?;
+        let input = child.stdin.take().context("no stdin")?;
+        let output = BufReader::new(child.stdout.take().context("no stdout")?);
+        Ok(Self {
+            child,
+            input,
+            output,
+        })
+    }
+
+    /// How long a line takes, there and back.
+    fn once(&mut self) -> Result<Duration> {
+        let start = Instant::now();
+        self.input.write_all(b"line\n")?;
+        self.output.read_line(&mut String::new())?;
+        Ok(start.elapsed())
+    }
+}
+
+impl Drop for Echo {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -308,6 +362,10 @@ impl Dataplane for Noted {
 
     fn grace_period(&mut self) {
         self.kernel.grace_period();
+    }
+
+    fn begin_grace_period(&mut self) -> GracePeriod {
+        self.kernel.begin_grace_period()
     }
 }
 

@@ -359,3 +359,47 @@ fn malformed_wishes_do_no_harm() {
     world.plan([gone("cart")]);
     world.assert_empty();
 }
+
+#[test]
+fn a_backend_that_goes_on_is_retired_when_it_does_not() {
+    let mut programmed = Programmed::new(ROOMY);
+    let cart = key(1, 80);
+    let mut plan = |list: &[u16], going_on: &[u16]| {
+        let going_on = backends(going_on);
+        let desired = [simple("cart", cart, list)].into_iter();
+        let plan = programmed.plan_sparing(desired, |backend| going_on.contains(backend));
+        (kinds(&plan.ops), kinds(&plan.after_grace), plan.dropped)
+    };
+    plan(&[1, 2], &[1, 2]);
+    let (_, freed, dropped) = plan(&[2], &[1, 2]);
+    assert!(freed.is_empty() && dropped.is_empty(), "it goes on");
+    // It comes back to the id that flows know it by.
+    let (ops, ..) = plan(&[1, 2], &[1, 2]);
+    assert_eq!(ops, ["slots", "set"]);
+    plan(&[2], &[1, 2]);
+    // Any plan notices its end.
+    let (ops, freed, dropped) = plan(&[2], &[2]);
+    assert_eq!(
+        (ops, freed, dropped),
+        (Vec::new(), vec!["free backend"], backends(&[1]))
+    );
+}
+
+#[test]
+fn backends_that_go_on_make_room_for_services_that_do_not_fit() {
+    let mut programmed = Programmed::new(Capacity {
+        backends: 3,
+        ..ROOMY
+    });
+    let cart = key(1, 80);
+    let mut plan = |list: &[u16]| {
+        let plan = programmed.plan_sparing([simple("cart", cart, list)].into_iter(), |_| true);
+        let done = (kinds(&plan.after_grace), plan.errors.len());
+        programmed.release(plan.retired);
+        done
+    };
+    assert_eq!(plan(&[1, 2]), (vec![], 0));
+    assert_eq!(plan(&[2]), (vec![], 0));
+    assert_eq!(plan(&[2, 3]), (vec!["free backend"], 1));
+    assert_eq!(plan(&[2, 3]), (vec![], 0));
+}

@@ -75,7 +75,7 @@ crosses_the_border!(Flow: 88 {
 
 /// What a [`Flow`] is.
 pub mod kind {
-    /// Not addressed to a service.
+    /// Not addressed to a service. Of TCP, only those whose ports a translated connection may want are remembered.
     pub const DIRECT: u8 = 0;
     /// From a client to a service.
     pub const FORWARD: u8 = 1;

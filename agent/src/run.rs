@@ -75,18 +75,20 @@ pub async fn run(options: Options) -> Result<()> {
     let node_ports = NodePorts::new(&options.nodeport_addresses)?;
     let settings = settings(&options, &node_ports)?;
     let mut engine = Engine::new(&node_name, kernel, report.clone());
+    let (announcer, announcements) = source::kube::announcements();
     engine.with_effects(Effects {
         pods: Some(follower.handle()),
         reaper: Some(reaper(follower.handle())?),
         health_checks: Some(health_checks(&report, &settings)),
         config: Some(config),
+        announcer: Some(announcer),
     });
     engine.set_settings(settings);
     let leftovers = layout.clone();
     engine.after_first_sync(move || remove_other_versions(&leftovers));
     let (events, received) = mpsc::channel(source::EVENTS);
     let (handle, thread) = sync::spawn(engine, received)?;
-    let source = open_source(&options, &node_name).await?;
+    let source = open_source(&options, &node_name, announcements).await?;
     let node = Arc::new(Node {
         name: node_name,
         source: describe_source(&options),
@@ -244,7 +246,11 @@ fn reaper(pods: pods::Handle) -> Result<Reaper> {
     reaper.context("cannot start the thread that ends connections")
 }
 
-async fn open_source(options: &Options, node_name: &str) -> Result<Source> {
+async fn open_source(
+    options: &Options,
+    node_name: &str,
+    announcements: source::kube::Announcements,
+) -> Result<Source> {
     Ok(match &options.manifests {
         Some(directory) => Source::Manifests(source::manifests::Source::open(
             source::manifests::Options::new(directory.clone()),
@@ -257,6 +263,7 @@ async fn open_source(options: &Options, node_name: &str) -> Result<Source> {
                 pods: source::kube::Breadth::ThisNode,
             })
             .await?
+            .announce(announcements)
             .bootstrap(source::kube::Bootstrap {
                 servers: options
                     .apiserver

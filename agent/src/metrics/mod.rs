@@ -84,6 +84,7 @@ pub struct Metrics {
     watch_last_event: Family<Labels<1>, Seconds>,
     skipped: Family<Labels<1>, Gauge>,
     skipped_ever: Family<Labels<1>, Counter>,
+    unprogrammed: Gauge,
 }
 
 impl Default for Metrics {
@@ -129,6 +130,7 @@ impl Metrics {
             watch_last_event: Family::default(),
             skipped: Family::default(),
             skipped_ever: Family::default(),
+            unprogrammed: Gauge::default(),
         };
         metrics.start_at_zero();
         metrics.register();
@@ -248,6 +250,11 @@ impl Metrics {
         self.skipped.get_or_create(&of(kind)).set(gauge(objects));
     }
 
+    /// How many services are not programmed as they should be now.
+    pub fn services_unprogrammed_now(&self, services: usize) {
+        self.unprogrammed.set(gauge(services));
+    }
+
     /// A series that appears only with its first event cannot show an increase from none to one.
     fn start_at_zero(&self) {
         for kind in Kind::ALL {
@@ -292,6 +299,7 @@ impl Metrics {
         w.register("objects_skipped", "Malformed objects that are skipped now, by kind", self.skipped.clone());
         // Its own family in the text format, where a counter's family has the full name.
         w.register("objects_skipped", "Versions of objects that were malformed and skipped, by kind", self.skipped_ever.clone());
+        w.register("services_unprogrammed", "Services that do not fit into the tables, or do not get all their addresses", self.unprogrammed.clone());
         w.register("build_info", "Always 1; labels tell the agent's version and that of its kernel tables", build_info());
 
         r.register_collector(Box::new(kernel::Collector(Arc::clone(&self.kernel))));

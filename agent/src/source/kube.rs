@@ -6,6 +6,7 @@
 //! are tried in turn, if any are known. A server is noticed to be gone
 //! within about half a minute, by TCP keepalive, and within five by the watch's own deadline if its kernel still answers.
 
+mod announce;
 mod client;
 mod failure;
 mod fold;
@@ -28,6 +29,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+pub use self::announce::{Announcement, Announcements, Announcer, Reason, announcements};
 use self::servers::Servers;
 use self::watch::Watch;
 use super::Event;
@@ -91,6 +93,7 @@ pub enum OpenError {
 pub struct Source {
     options: Options,
     bootstrap: Bootstrap,
+    announcements: Option<Announcements>,
 }
 
 impl Source {
@@ -109,6 +112,7 @@ impl Source {
         Ok(Self {
             options,
             bootstrap: Bootstrap::default(),
+            announcements: None,
         })
     }
 
@@ -119,9 +123,20 @@ impl Source {
         self
     }
 
+    /// Makes Events of what is announced.
+    #[must_use]
+    pub fn announce(mut self, announcements: Announcements) -> Self {
+        self.announcements = Some(announcements);
+        self
+    }
+
     /// Sends events until the receiver is dropped. Dropping the future ends the watches.
     pub async fn run(self, events: mpsc::Sender<Event>) {
-        let Self { options, bootstrap } = self;
+        let Self {
+            options,
+            bootstrap,
+            announcements,
+        } = self;
         let servers = Arc::new(Servers::new(bootstrap));
         let only = |breadth, field: &str| match breadth {
             Breadth::ThisNode => format!("{field}={}", options.node_name),
@@ -134,6 +149,12 @@ impl Source {
             fields,
             events: events.clone(),
         };
+        // Ends with the watches.
+        let mut announcing = JoinSet::new();
+        if let Some(announcements) = announcements {
+            let servers = Arc::clone(&servers);
+            announcing.spawn(announce::run(options.clone(), servers, announcements));
+        }
         let mut watches = JoinSet::new();
         // Such a page is about a megabyte of JSON, of slices with many endpoints each a few; it is copied twice before it is
         // decoded. Smaller ones cost the server more in all.

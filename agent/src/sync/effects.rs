@@ -6,7 +6,8 @@ use tracing::warn;
 use weir_abi::Address;
 use weir_core::{
     compile::{self, BackendAddr},
-    model::{Family, Node, Protocol},
+    model::{Family, Kind, Node, ObjectName, Protocol},
+    plan::PlanError,
     state::Cluster,
 };
 
@@ -15,7 +16,10 @@ use crate::{
     healthcheck::{HealthCheck, HealthChecks},
     pods,
     sockets::{Endpoint, Reaper},
-    source::Event,
+    source::{
+        Event, Subject,
+        kube::{Announcement, Announcer, Reason},
+    },
 };
 
 /// Who is told. An engine without them only programs tables.
@@ -29,6 +33,8 @@ pub struct Effects {
     pub health_checks: Option<HealthChecks>,
     /// What the packet programs know of the node.
     pub config: Option<Config>,
+    /// Makes Kubernetes Events.
+    pub announcer: Option<Announcer>,
 }
 
 impl Effects {
@@ -36,6 +42,39 @@ impl Effects {
         if let Some(pods) = &self.pods {
             pods.observe(event);
         }
+    }
+
+    /// An object cannot be read.
+    pub(super) fn skipped(&self, subject: Subject, name: &str, error: &str) {
+        let (Some(announcer), Subject::Object(kind)) = (&self.announcer, subject) else {
+            return;
+        };
+        let name = match name.split_once('/') {
+            Some((namespace, name)) => ObjectName::new(namespace, name),
+            None => ObjectName::cluster_scoped(name),
+        };
+        announcer.announce(Announcement {
+            kind,
+            name,
+            reason: Reason::Malformed,
+            note: error.to_owned(),
+        });
+    }
+
+    /// A service is not programmed as it should be.
+    pub(super) fn unfit(&self, error: &PlanError) {
+        let Some(announcer) = &self.announcer else {
+            return;
+        };
+        announcer.announce(Announcement {
+            kind: Kind::Service,
+            name: error.service().clone(),
+            reason: match error {
+                PlanError::Full { .. } => Reason::DoesNotFit,
+                PlanError::Conflict { .. } => Reason::Conflict,
+            },
+            note: error.to_string(),
+        });
     }
 
     /// What leaves this node under its own address, leaves under its primary one.

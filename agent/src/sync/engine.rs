@@ -405,6 +405,7 @@ impl<D: Dataplane> Engine<D> {
                 self.effects.unfit(failure);
             }
         }
+        self.report.unprogrammed_now(unfit.len());
         self.unfit = unfit;
     }
 

@@ -47,6 +47,10 @@ impl Report {
         self.metrics.objects_skipped_now(kind, objects);
     }
 
+    pub(super) fn unprogrammed_now(&self, services: usize) {
+        self.metrics.services_unprogrammed_now(services);
+    }
+
     pub(super) fn queued(&self, kind: Kind) {
         self.metrics.sync_queued(kind, 1);
     }

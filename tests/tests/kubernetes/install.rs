@@ -267,7 +267,7 @@ fn the_agent_needs_no_more_rights_than_the_base_manifests_give() -> Result<()> {
         "what is forbidden is not counted"
     );
 
-    // And what they grant is what the agent watches, nothing more.
+    // And what they grant is what the agent watches, and to make Events, nothing more.
     let role = cluster.kubectl(&["get", "clusterrole", "weir", "-o", "json"])?;
     let role: serde_json::Value = serde_json::from_str(&role)?;
     let rules = role["rules"].as_array().context("no rules")?;
@@ -281,10 +281,20 @@ fn the_agent_needs_no_more_rights_than_the_base_manifests_give() -> Result<()> {
     };
     assert_eq!(
         strings("verbs"),
-        BTreeSet::from(["list".to_owned(), "watch".to_owned()])
+        BTreeSet::from(["create", "list", "watch"].map(str::to_owned))
     );
     let watched = KINDS.map(|kind| format!("{}s", kind.to_lowercase()));
-    assert_eq!(strings("resources"), BTreeSet::from(watched));
+    let mut granted = strings("resources");
+    assert!(granted.remove("events"));
+    assert_eq!(granted, BTreeSet::from(watched));
+    let created = rules
+        .iter()
+        .filter(|rule| rule["verbs"].to_string().contains("create"));
+    assert!(
+        created
+            .map(|rule| &rule["resources"])
+            .eq([&serde_json::json!(["events"])])
+    );
     Ok(())
 }
 

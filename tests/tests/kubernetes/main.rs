@@ -3,6 +3,7 @@
 //! Each story has a world with a node, a client and servers, an API namespace, a Node in the API, and a way of its own to
 //! the API server, which it can spoil without harm to the others. Stories that stop the API server itself run alone.
 
+mod events;
 mod follow;
 mod install;
 mod outages;

@@ -9,13 +9,14 @@ use weir_tests::{
 
 use crate::shop::{Shop, failing, source, wait_until_watching};
 
-/// What the agent needs: group, resource, verb.
-const NEEDED: [(&str, &str); 5] = [
-    ("", "services"),
-    ("discovery.k8s.io", "endpointslices"),
-    ("", "nodes"),
-    ("", "namespaces"),
-    ("", "pods"),
+/// What the agent needs: group, resource, verbs.
+const NEEDED: [(&str, &str, &[&str]); 6] = [
+    ("", "services", &["list", "watch"]),
+    ("discovery.k8s.io", "endpointslices", &["list", "watch"]),
+    ("", "nodes", &["list", "watch"]),
+    ("", "namespaces", &["list", "watch"]),
+    ("", "pods", &["list", "watch"]),
+    ("events.k8s.io", "events", &["create"]),
 ];
 
 /// A user's ClusterRole, which goes when this is dropped.
@@ -47,8 +48,8 @@ impl<'a> Rights<'a> {
 
     /// Grants everything the agent needs but these resources' verbs.
     pub(crate) fn grant(&self, but: &[(&str, &str)]) -> Result<()> {
-        let rules = NEEDED.iter().flat_map(|(group, resource)| {
-            let verbs = ["list", "watch"].into_iter();
+        let rules = NEEDED.iter().flat_map(|(group, resource, verbs)| {
+            let verbs = verbs.iter().copied();
             let verbs = verbs.filter(|verb| !but.contains(&(*resource, *verb)));
             verbs.map(move |verb| -> Value {
                 json!({ "apiGroups": [group], "resources": [resource], "verbs": [verb] })

@@ -95,6 +95,15 @@ impl<'a> Shop<'a> {
         Ok(agent)
     }
 
+    /// As [`Shop::agent`], with more options.
+    pub(crate) fn agent_with(&self, options: &[&str]) -> Result<Agent> {
+        let mut arguments = vec!["--kubeconfig".as_ref(), self.kubeconfig.as_os_str()];
+        arguments.extend(options.iter().map(std::ffi::OsStr::new));
+        let agent = Agent::spawn_as(self.node(), self.node_name(), &arguments)?;
+        agent.wait_until_synced()?;
+        Ok(agent)
+    }
+
     /// Starts the agent and waits for nothing.
     pub(crate) fn spawn_agent(&self) -> Result<Agent> {
         let arguments = ["--kubeconfig".as_ref(), self.kubeconfig.as_os_str()];

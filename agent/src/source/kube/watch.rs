@@ -139,13 +139,15 @@ impl Follower {
                 Some(None) => return Ok(()),
                 None => failure::stalled::<K>(server, LIST_SILENCE),
             };
-            // One that has just worked gets a second chance: most often only a connection broke.
-            let had_worked = self.works.is_some();
+            // One that has just worked gets a second chance: most often only a connection broke. What counts is who is known
+            // now, not who is learned of while this waits: a server that is back by then is to be asked again.
+            let moves_on = failure.recovery == Recovery::NextServer
+                && self.works.is_none()
+                && self.has_another(server);
             let recovery = self.failed(&failure).await?;
             let hopeless = self.pace.failures().is_multiple_of(RECONNECT_AFTER);
             let go_on = match recovery {
-                Recovery::Resume => !hopeless,
-                Recovery::NextServer => !hopeless && (had_worked || !self.has_another(server)),
+                Recovery::Resume | Recovery::NextServer => !hopeless && !moves_on,
                 Recovery::Relist | Recovery::Reconnect => false,
             };
             if !go_on {

@@ -18,8 +18,12 @@ impl Address {
     #[inline(always)]
     #[must_use]
     pub const fn from_v4(v4: [u8; 4]) -> Self {
-        let [a, b, c, d] = v4;
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        Self::from_words([
+            0,
+            0,
+            u32::from_ne_bytes([0, 0, 0xff, 0xff]),
+            u32::from_ne_bytes(v4),
+        ])
     }
 
     /// The four bytes of a v4-mapped address, in network order; `None` for a true IPv6 address.
@@ -34,29 +38,16 @@ impl Address {
     #[inline(always)]
     #[must_use]
     pub const fn to_words(self) -> [u32; 4] {
-        let b = self.0;
-        [
-            u32::from_ne_bytes([b[0], b[1], b[2], b[3]]),
-            u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
-            u32::from_ne_bytes([b[8], b[9], b[10], b[11]]),
-            u32::from_ne_bytes([b[12], b[13], b[14], b[15]]),
-        ]
+        // SAFETY: both are sixteen bytes, of which any are a valid value. In eBPF, taking them apart one by one is slow.
+        unsafe { core::mem::transmute::<[u8; 16], [u32; 4]>(self.0) }
     }
 
     /// The reverse of [`Address::to_words`].
     #[inline(always)]
     #[must_use]
     pub const fn from_words(words: [u32; 4]) -> Self {
-        let (a, b, c, d) = (
-            words[0].to_ne_bytes(),
-            words[1].to_ne_bytes(),
-            words[2].to_ne_bytes(),
-            words[3].to_ne_bytes(),
-        );
-        Self([
-            a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1],
-            d[2], d[3],
-        ])
+        // SAFETY: as above.
+        Self(unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) })
     }
 }
 

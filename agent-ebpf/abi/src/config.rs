@@ -29,6 +29,19 @@ crosses_the_border!(NodeConfig: 56 {
     masquerade_port_first: u16, masquerade_port_last: u16, reserved: u32,
 });
 
+/// The one element of `LEARNED`, an array: what the programs have found out about the node's traffic. They write, and never take
+/// anything back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Learned {
+    /// 1 when TCP connections of this node's pods have been translated packet by packet: those of pods that opt out, or that
+    /// have a kernel of their own.
+    pub tcp_of_pods: u32,
+    /// 1 when TCP connections from outside have been.
+    pub tcp_from_outside: u32,
+}
+crosses_the_border!(Learned: 8 { tcp_of_pods: u32, tcp_from_outside: u32 });
+
 /// Switches of [`NodeConfig`].
 pub mod flags {
     /// Packets from a local pod to another one are handed over directly, past the node's own stack.

@@ -8,7 +8,13 @@ use crate::crosses_the_border;
 pub struct Endpoint {
     /// Index of the host side of its veth.
     pub ifindex: u32,
-    /// Zero.
+    /// A set of [`flags`], by the programs.
     pub flags: u32,
 }
 crosses_the_border!(Endpoint: 8 { ifindex: u32, flags: u32 });
+
+/// What the programs have learned of an [`Endpoint`].
+pub mod flags {
+    /// TCP connections from or to the pod have been translated packet by packet.
+    pub const TRANSLATED: u32 = 1;
+}

@@ -75,7 +75,7 @@ crosses_the_border!(Flow: 88 {
 
 /// What a [`Flow`] is.
 pub mod kind {
-    /// Not addressed to a service.
+    /// Not addressed to a service. Of TCP, only those whose ports a translated connection may want are remembered.
     pub const DIRECT: u8 = 0;
     /// From a client to a service.
     pub const FORWARD: u8 = 1;
@@ -95,6 +95,10 @@ pub mod flags {
     pub const HAIRPIN: u8 = 8;
     /// One side of the TCP connection has ended it.
     pub const CLOSING: u8 = 16;
+    /// It is the side whose packets these are.
+    pub const ENDED: u8 = 32;
+    /// The connection is over: both sides have ended it, or one has reset it.
+    pub const CLOSED: u8 = 64;
 }
 
 /// Key of `FRAGMENTS` (LRU): a fragmented datagram.

@@ -19,7 +19,7 @@ pub mod verdict;
 
 pub use address::Address;
 pub use affinity::{AffinityKey, AffinityValue, MemberKey};
-pub use config::NodeConfig;
+pub use config::{Learned, NodeConfig};
 pub use counters::ServiceCounters;
 pub use endpoint::Endpoint;
 pub use flow::{Flow, FlowKey, FragmentKey, FragmentPorts};

@@ -15,6 +15,8 @@ pub const VERDICTS: &str = "VERDICTS";
 
 /// `CONFIG`: array of one [`crate::NodeConfig`], mmap-able.
 pub const CONFIG: &str = "CONFIG";
+/// `LEARNED`: array of one [`crate::Learned`].
+pub const LEARNED: &str = "LEARNED";
 /// `ENDPOINTS`: [`crate::Address`] -> [`crate::Endpoint`].
 pub const ENDPOINTS: &str = "ENDPOINTS";
 /// `FLOWS`: LRU of [`crate::FlowKey`] -> [`crate::Flow`].

@@ -12,10 +12,11 @@ use weir_abi::{
 
 use crate::{
     flows,
-    maps::{self, ENDPOINTS},
+    maps::ENDPOINTS,
     packet::{L3, Packet, tcp},
     select,
     service::{self as frontend, Lookup},
+    words,
     work::Work,
 };
 
@@ -25,6 +26,9 @@ const SECOND: u64 = 1_000_000_000;
 const IDLE_TCP: u64 = 8000 * SECOND;
 /// The same for what is not established any more or not yet, and for protocols that do not say.
 const IDLE: u64 = 120 * SECOND;
+/// The same for a connection that both sides have ended: what is still under way arrives within it. The port is wanted again, as
+/// masquerading has few, and a backend takes a new connection in place of one that only waits (TIME_WAIT, RFC 6191).
+const ENDED: u64 = SECOND;
 /// How often a flow's packets make sure that its answers' flow is still there.
 const CHECK_PACKETS: u64 = 64;
 const CHECK_PAUSE: u64 = SECOND;
@@ -73,12 +77,12 @@ pub(crate) fn find(work: &mut Work, config: &NodeConfig) -> Found {
     // SAFETY: a live value of the map. Should the element be evicted and reused in this very moment, its new owner's
     // counters are off by one packet; nothing else is written in place.
     let flow = unsafe { &mut *flow };
-    work.to = flow.to;
+    words::copy(&flow.to, &mut work.to);
     let now = now();
     if flow.kind == kind::FORWARD {
         let alive = select::active(flow.backend_id)
             .is_some_and(|backend| backend.generation == flow.generation);
-        let syn = work.packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+        let syn = work.packet.opens();
         if !alive {
             let service_id = flow.service_id;
             forget(work);
@@ -107,14 +111,18 @@ pub(crate) fn find(work: &mut Work, config: &NodeConfig) -> Found {
             forget(work);
             return Found::Nothing;
         }
-        let check = flow.packets % CHECK_PACKETS == 0 || idle > CHECK_PAUSE;
+        let check = flow.packets % CHECK_PACKETS == 0
+            || idle > CHECK_PAUSE
+            || flow.flags & flags::CLOSED != 0;
         if check && !answers_expected(work, flow) {
             forget_forward(work);
             return Found::Nothing;
         }
     } else if flow.kind == kind::DIRECT && flow.epoch != work.epoch {
-        // A service may have appeared at that address since.
-        return Found::Nothing;
+        // A service may have appeared at that address since. A connection stays what it was.
+        if work.packet.key.proto != proto::TCP || work.packet.opens() {
+            return Found::Nothing;
+        }
     }
     touch(flow, &work.packet, now);
     if work.packet.tcp_flags & (tcp::FIN | tcp::RST) != 0 {
@@ -136,7 +144,7 @@ pub(crate) fn find_answer(work: &mut Work) -> Option<Way> {
     if flow.kind != kind::REVERSE {
         return None;
     }
-    work.to = flow.to;
+    words::copy(&flow.to, &mut work.to);
     touch(flow, &work.packet, now());
     if work.packet.tcp_flags & (tcp::FIN | tcp::RST) != 0 {
         close(work, flow);
@@ -150,6 +158,11 @@ fn touch(flow: &mut Flow, packet: &Packet, now: u64) {
     flow.last_seen = now;
     flow.packets += 1;
     flow.bytes += length(packet);
+    // Whoever was told that the connection is over goes on with it: that was not so.
+    let over = flow.flags & (flags::CLOSED | flags::ENDED) == flags::CLOSED;
+    if over && packet.tcp_flags & (tcp::FIN | tcp::RST) == 0 {
+        flow.flags &= !flags::CLOSED;
+    }
 }
 
 /// The length of the IP packet.
@@ -161,17 +174,23 @@ fn length(packet: &Packet) -> u64 {
 /// One side ends the connection: its ports may soon be another's.
 #[inline(never)]
 fn close(work: &Work, flow: &mut Flow) {
-    if flow.flags & flags::CLOSING != 0 || flow.kind == kind::DIRECT {
-        flow.flags |= flags::CLOSING;
+    let reset = work.packet.tcp_flags & tcp::RST != 0;
+    let said = flow.flags & flags::ENDED != 0 && !reset;
+    flow.flags |= flags::CLOSING | flags::ENDED;
+    if said || flow.kind == kind::DIRECT {
         return;
     }
-    flow.flags |= flags::CLOSING;
     if let Some(other) = flows::get(&work.to.reversed()) {
         // SAFETY: a live value of the map; reused meanwhile, another flow may have to give way earlier.
         let other = unsafe { &mut *other };
-        if other.kind == kind::FORWARD || other.kind == kind::REVERSE {
-            other.flags |= flags::CLOSING;
-            other.last_seen = flow.last_seen;
+        if other.kind == kind::DIRECT || other.to != work.packet.key.reversed() {
+            return;
+        }
+        other.flags |= flags::CLOSING;
+        other.last_seen = flow.last_seen;
+        if reset || other.flags & flags::ENDED != 0 {
+            other.flags |= flags::CLOSED;
+            flow.flags |= flags::CLOSED;
         }
     }
 }
@@ -200,8 +219,7 @@ fn forget_forward(work: &Work) {
 /// another port ([`expect_answers`]).
 #[inline(always)]
 pub(crate) fn supersede(work: &mut Work) {
-    let begins = work.packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
-    if work.packet.key.proto != proto::TCP || begins {
+    if work.packet.key.proto != proto::TCP || work.packet.opens() {
         give_answers_up(work);
     }
 }
@@ -348,14 +366,27 @@ pub(crate) fn expect_answers(work: &mut Work) -> bool {
         let other = unsafe { &*other };
         let same = other.kind == kind::REVERSE && other.to == answers.to;
         let idle = answers.last_seen.saturating_sub(other.last_seen);
-        let established =
-            work.to.proto == proto::TCP && other.flags & flags::CLOSING == 0 && other.packets != 0;
-        if !same && idle < if established { IDLE_TCP } else { IDLE } {
+        if !same && idle < lasts(work.to.proto, other) {
             return false;
         }
     }
     let _ = flows::insert(&work.to, &*answers, BPF_ANY);
     true
+}
+
+/// How long a flow without a packet keeps its key.
+#[inline(always)]
+fn lasts(proto: u8, flow: &Flow) -> u64 {
+    if flow.flags & flags::CLOSED != 0 {
+        // Reset by its client, the backend does not even wait.
+        return if flow.flags & flags::ENDED == 0 {
+            0
+        } else {
+            ENDED
+        };
+    }
+    let established = proto == proto::TCP && flow.flags & flags::CLOSING == 0 && flow.packets != 0;
+    if established { IDLE_TCP } else { IDLE }
 }
 
 /// Inserts the flow, or adopts the one that another CPU has inserted meanwhile for another packet of the same kind. Whether

@@ -20,10 +20,12 @@ mod flow;
 mod flows;
 mod fragment;
 mod icmp;
+mod learned;
 mod maps;
 mod nat;
 mod packet;
 mod path;
+mod plain;
 mod reject;
 mod rewrite;
 mod sctp;
@@ -31,6 +33,7 @@ mod select;
 mod service;
 mod sock;
 mod verdict;
+mod words;
 mod work;
 
 use aya_ebpf::{

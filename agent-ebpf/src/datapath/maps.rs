@@ -9,8 +9,8 @@ use aya_ebpf::{
 };
 use weir_abi::{
     Address, AffinityKey, AffinityValue, Backend, DatagramOrigin, DatagramPeer, Endpoint, Flow,
-    FlowKey, FragmentKey, FragmentPorts, MemberKey, NodeConfig, ServiceCounters, ServiceEntry,
-    ServiceKey, SocketOrigin, SourceRangeKey, Verdict,
+    FlowKey, FragmentKey, FragmentPorts, Learned, MemberKey, NodeConfig, ServiceCounters,
+    ServiceEntry, ServiceKey, SocketOrigin, SourceRangeKey, Verdict,
     table::{
         AFFINITY_CAPACITY, BACKENDS_CAPACITY, DATAGRAM_ORIGINS_CAPACITY, ENDPOINTS_CAPACITY,
         FLOWS_CAPACITY, FRAGMENTS_CAPACITY, MEMBERS_CAPACITY, OPT_OUT_CAPACITY,
@@ -44,6 +44,9 @@ pub(crate) static MEMBERS: HashMap<MemberKey, u32> =
 
 #[map]
 pub(crate) static CONFIG: Array<NodeConfig> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static LEARNED: Array<Learned> = Array::with_max_entries(1, 0);
 
 #[map]
 pub(crate) static ENDPOINTS: HashMap<Address, Endpoint> =
@@ -100,4 +103,11 @@ pub(crate) fn config() -> Option<&'static NodeConfig> {
     // SAFETY: the one element of an array map is never moved or freed while the program runs; fields that user space
     // changes are read one at a time.
     CONFIG.get_ptr(0).map(|config| unsafe { &*config })
+}
+
+/// What the programs have learned of the node.
+#[inline(always)]
+pub(crate) fn learned() -> Option<&'static Learned> {
+    // SAFETY: the one element of an array map is never moved or freed; its fields are read one at a time.
+    LEARNED.get_ptr(0).map(|learned| unsafe { &*learned })
 }

@@ -4,14 +4,14 @@ use aya_ebpf::helpers::bpf_get_prandom_u32;
 use weir_abi::{
     Address, NodeConfig, ServiceEntry, SourceRangeKey, Verdict,
     flow::{flags, kind},
-    service::{self, scope},
+    service::{self, proto, scope},
 };
 
 use crate::{
     flow::{adopt, begin, expect_answers, local_ifindex},
+    learned,
     maps::{ENDPOINTS, SOURCE_RANGES},
-    packet::Packet,
-    select, verdict,
+    plain, select, verdict,
     work::Work,
 };
 
@@ -23,7 +23,9 @@ const PORT_ATTEMPTS: u32 = 16;
 #[inline(never)]
 pub(crate) fn to_service(work: &mut Work, from: u8, config: &NodeConfig) -> Verdict {
     let entry = &work.entry;
-    if entry.flags & service::flags::SOURCE_RANGES != 0 && !source_allowed(entry, &work.packet.key.src) {
+    if entry.flags & service::flags::SOURCE_RANGES != 0
+        && !source_allowed(entry, &work.packet.key.src)
+    {
         return Verdict::SourceDenied;
     }
     let hash = select::hash(&work.packet.key);
@@ -31,6 +33,11 @@ pub(crate) fn to_service(work: &mut Work, from: u8, config: &NodeConfig) -> Verd
         return Verdict::InconsistentTables;
     };
     forward(work, &chosen, from, config);
+    if work.packet.key.proto == proto::TCP {
+        learned::tcp(&work.packet.key.src, from);
+        plain::mark_translated(&work.packet.key.src);
+        plain::mark_translated(&work.flow.to.dst);
+    }
     // Where the client already talks to that backend by the same ports, be it directly or through another service, it gets
     // another port there: its answers could not be told apart.
     let masqueraded = work.flow.flags & flags::MASQUERADED != 0;

@@ -37,10 +37,20 @@ pub(crate) struct Packet {
     pub(crate) part: Part,
     /// Identification of a fragmented datagram.
     pub(crate) fragment_id_be: u32,
+    /// The checksum of an IPv4 header, as it is in memory.
+    pub(crate) header_checksum: u16,
     /// Flags of a TCP header.
     pub(crate) tcp_flags: u8,
     /// Whether this is IPv6.
     pub(crate) v6: bool,
+}
+
+impl Packet {
+    /// Whether it asks for a TCP connection.
+    #[inline(always)]
+    pub(crate) const fn opens(&self) -> bool {
+        self.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+    }
 }
 
 /// Which part of a datagram a packet is.
@@ -98,6 +108,7 @@ struct Ip {
     end: u32,
     part: Part,
     id_be: u32,
+    checksum: u16,
 }
 
 /// Parses a packet into `work`.
@@ -199,6 +210,7 @@ fn icmp(ctx: &TcContext, work: &mut Work, ip: &Ip, v6: bool) -> Kind {
     Kind::IcmpError
 }
 
+/// Only the reserved bytes are not written: they are zero from the beginning.
 #[inline(always)]
 fn set(packet: &mut Packet, ip: &Ip, v6: bool) {
     packet.key.src = ip.src;
@@ -206,11 +218,11 @@ fn set(packet: &mut Packet, ip: &Ip, v6: bool) {
     packet.key.sport_be = 0;
     packet.key.dport_be = 0;
     packet.key.proto = ip.proto;
-    packet.key.reserved = [0; 3];
     packet.l4 = ip.l4;
     packet.end = ip.end;
     packet.part = ip.part;
     packet.fragment_id_be = ip.id_be;
+    packet.header_checksum = ip.checksum;
     packet.tcp_flags = 0;
     packet.v6 = v6;
 }
@@ -222,21 +234,25 @@ fn ip(ctx: &TcContext, l3: u32, v6: bool) -> Option<Ip> {
 
 #[inline(always)]
 fn ipv4(ctx: &TcContext, l3: u32) -> Option<Ip> {
-    let header = load::<[u8; 20]>(ctx, l3)?;
-    let length = u32::from(header[0] & 0xf) * 4;
-    if header[0] >> 4 != 4 || length < 20 {
+    let header = load::<[u32; 5]>(ctx, l3)?;
+    let [first, _, high, low] = header[0].to_ne_bytes();
+    let length = u32::from(first & 0xf) * 4;
+    if first >> 4 != 4 || length < 20 {
         return None;
     }
-    let fragment = u16::from_be_bytes([header[6], header[7]]);
+    let [id_high, id_low, flags_high, flags_low] = header[1].to_ne_bytes();
+    let fragment = u16::from_be_bytes([flags_high, flags_low]);
     let (offset, more) = (fragment & 0x1fff, fragment & 0x2000 != 0);
+    let [_, proto, sum_high, sum_low] = header[2].to_ne_bytes();
     Some(Ip {
-        src: Address::from_v4([header[12], header[13], header[14], header[15]]),
-        dst: Address::from_v4([header[16], header[17], header[18], header[19]]),
-        proto: header[9],
+        src: Address::from_v4(header[3].to_ne_bytes()),
+        dst: Address::from_v4(header[4].to_ne_bytes()),
+        proto,
         l4: l3 + length,
-        end: l3 + u32::from(u16::from_be_bytes([header[2], header[3]])),
+        end: l3 + u32::from(u16::from_be_bytes([high, low])),
         part: part(offset, more),
-        id_be: u32::from(u16::from_ne_bytes([header[4], header[5]])),
+        id_be: u32::from(u16::from_ne_bytes([id_high, id_low])),
+        checksum: u16::from_ne_bytes([sum_high, sum_low]),
     })
 }
 
@@ -258,6 +274,7 @@ fn ipv6(ctx: &TcContext, l3: u32) -> Option<Ip> {
         end: if payload == 0 { l3 } else { l3 + 40 + payload },
         part: Part::Whole,
         id_be: 0,
+        checksum: 0,
     };
     for _ in 0..MAX_EXTENSIONS {
         let length = match ip.proto {

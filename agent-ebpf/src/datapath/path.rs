@@ -4,16 +4,15 @@ use aya_ebpf::programs::TcContext;
 use weir_abi::{
     NodeConfig, ServiceKey, Verdict,
     flow::{flags, kind},
-    service::scope,
+    service::{proto, scope},
 };
 
 use crate::{
     deliver::{self, DROP, NEXT, Route},
     flow::{self, Found, Way},
-    fragment, icmp,
-    maps::{self, SERVICES},
-    nat,
+    fragment, icmp, learned, maps, nat,
     packet::{self, Kind, Packet},
+    plain::{self, Known},
     reject, rewrite,
     service::{self, Lookup},
     verdict,
@@ -52,9 +51,8 @@ pub(crate) fn from_net(ctx: &TcContext) -> i32 {
     match packet::parse(ctx, work) {
         Kind::Transport => {
             // Traffic to pods, which is most of it, ends here.
-            let known = ServiceKey::address_only(work.packet.key.dst, scope::EXTERNAL);
-            let concerns_us = is_own(&work.packet) || SERVICES.get_ptr(known).is_some();
-            if concerns_us {
+            if is_own(&work.packet) || service::has_frontends(&work.packet.key.dst, scope::EXTERNAL)
+            {
                 incoming(ctx, work, scope::EXTERNAL)
             } else {
                 NEXT
@@ -108,6 +106,9 @@ fn not_without_ports(work: &mut Work, from: u8, reason: Verdict) -> i32 {
 
 #[inline(always)]
 fn outgoing(ctx: &TcContext, work: &mut Work, to_pod: bool) -> i32 {
+    if work.packet.key.proto == proto::TCP && !learned::of_any_tcp() {
+        return NEXT;
+    }
     if !fragment::ports(&mut work.packet) {
         return NEXT;
     }
@@ -132,10 +133,25 @@ fn incoming(ctx: &TcContext, work: &mut Work, from: u8) -> i32 {
     if !fragment::ports(&mut work.packet) {
         return not_without_ports(work, from, Verdict::FragmentUnknown);
     }
+    let tcp_of_pod = from == scope::INTERNAL && work.packet.key.proto == proto::TCP;
+    let known = if tcp_of_pod {
+        plain::without_flows(ctx, &work.packet, config)
+    } else {
+        Known::Nothing
+    };
+    if let Known::Sent(verdict) = known {
+        return verdict;
+    }
     work.epoch = flow::epoch(config);
     match flow::find(work, config) {
         Found::Flow(way) => follow(ctx, work, &way),
         Found::Gone(id) => refuse(ctx, work, Verdict::BackendGone, id),
+        Found::Nothing
+            if matches!(known, Known::ToNoService)
+                || tcp_of_pod && !service::has_frontends(&work.packet.key.dst, from) =>
+        {
+            plain::pass_on(ctx, work, config)
+        }
         Found::Nothing => first(ctx, work, from, config),
     }
 }
@@ -159,6 +175,7 @@ fn first(ctx: &TcContext, work: &mut Work, from: u8, config: &NodeConfig) -> i32
             flow::supersede(work);
             return NEXT;
         }
+        Verdict::Pass if wanted.proto == proto::TCP => return plain::pass_on(ctx, work, config),
         Verdict::Pass => {
             flow::direct(work, config);
             let way = Way::of(&work.flow);

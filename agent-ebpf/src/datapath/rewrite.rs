@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_store_bytes},
     programs::TcContext,
 };
-use weir_abi::{FlowKey, service::proto};
+use weir_abi::{Address, FlowKey, service::proto};
 
 use crate::{
     packet::{L3, Packet, Part, load},
@@ -41,15 +41,45 @@ pub(crate) fn translate(ctx: &TcContext, packet: &Packet, to: &FlowKey) -> Resul
                 l4_csum(ctx, offset, Diff::ports(from, to), flags)?;
             }
         }
-        if !same_ports {
-            store(ctx, packet.l4, &[to.sport_be, to.dport_be])?;
+    }
+    let ports = [to.sport_be, to.dport_be];
+    // Without options or extensions, the ports are next to the addresses.
+    let next = packet.part != Part::Later && packet.l4 == L3 + if packet.v6 { 40 } else { 20 };
+    match (packet.v6, next) {
+        (false, true) => {
+            let before = v4_header(packet, addresses, to);
+            return store(ctx, L3 + 10, &WithPorts { before, ports });
         }
+        (false, false) => store(ctx, L3 + 10, &v4_header(packet, addresses, to))?,
+        (true, true) => {
+            let before = [to.src, to.dst];
+            return store(ctx, L3 + 8, &WithPorts { before, ports });
+        }
+        (true, false) => store_addresses(ctx, L3, true, to)?,
     }
-    store_addresses(ctx, L3, packet.v6, to)?;
-    if !packet.v6 {
-        l3_csum(ctx, L3 + 10, addresses)?;
+    if same_ports || packet.part == Part::Later {
+        return Ok(());
     }
-    Ok(())
+    store(ctx, packet.l4, &ports)
+}
+
+/// What lies before the ports, and the ports.
+#[repr(C)]
+struct WithPorts<T> {
+    before: T,
+    ports: [u16; 2],
+}
+
+/// The second half of an IPv4 header without options, from its checksum on: what the addresses change there is one write.
+#[inline(always)]
+fn v4_header(packet: &Packet, change: Diff, to: &FlowKey) -> [u16; 5] {
+    let halves = |address: Address| {
+        let [a, b, c, d] = address.to_words()[3].to_ne_bytes();
+        [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
+    };
+    let ([s, r], [d, e]) = (halves(to.src), halves(to.dst));
+    let checksum = !fold(u64::from(!packet.header_checksum) + change.0);
+    [checksum, s, r, d, e]
 }
 
 /// Makes the packet quoted by an ICMP error one of `to`, and the error itself one from `outer_src` to `outer_dst`.

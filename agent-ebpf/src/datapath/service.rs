@@ -41,6 +41,13 @@ pub(crate) fn lookup(key: &ServiceKey, entry: &mut ServiceEntry) -> Lookup {
     }
 }
 
+/// Whether an address is that of any frontend.
+#[inline(always)]
+pub(crate) fn has_frontends(addr: &Address, scope: u8) -> bool {
+    let known = ServiceKey::address_only(*addr, scope);
+    SERVICES.get_ptr(known).is_some()
+}
+
 #[inline(always)]
 fn sealed_entry(key: &ServiceKey, copy: &mut ServiceEntry) -> Lookup {
     for _ in 0..ATTEMPTS {

@@ -21,7 +21,7 @@ use crate::{
     nat,
     select::{self, Chosen},
     service::{self, Lookup, NO_ENTRY},
-    verdict,
+    verdict, words,
 };
 
 /// The hook lets the system call go on.
@@ -342,7 +342,7 @@ impl Sock {
         let stored = self.storage(&raw mut origin, BPF_SK_STORAGE_GET_F_CREATE);
         if !stored.is_null() {
             // SAFETY: as in `origin`. The value may be that of an earlier connect of this socket.
-            unsafe { *stored = origin };
+            words::copy(&origin, unsafe { &mut *stored });
         }
     }
 

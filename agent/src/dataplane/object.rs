@@ -30,7 +30,7 @@ use crate::{
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapath"));
 
 /// The maps that survive the agent, by name.
-pub const PINNED_MAPS: [&str; 15] = [
+pub const PINNED_MAPS: [&str; 16] = [
     table::SERVICES,
     table::SLOTS,
     table::BACKENDS,
@@ -38,6 +38,7 @@ pub const PINNED_MAPS: [&str; 15] = [
     table::SOURCE_RANGES,
     table::AFFINITY,
     table::CONFIG,
+    table::LEARNED,
     table::ENDPOINTS,
     table::FLOWS,
     table::FRAGMENTS,

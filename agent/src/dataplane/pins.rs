@@ -7,8 +7,8 @@ use aya::maps::{MapInfo, MapType, lpm_trie};
 use tracing::warn;
 use weir_abi::{
     Address, AffinityKey, AffinityValue, Backend, DatagramOrigin, DatagramPeer, Endpoint, Flow,
-    FlowKey, FragmentKey, FragmentPorts, MemberKey, NodeConfig, ServiceCounters, ServiceEntry,
-    ServiceKey, SocketOrigin, SourceRangeKey, table,
+    FlowKey, FragmentKey, FragmentPorts, Learned, MemberKey, NodeConfig, ServiceCounters,
+    ServiceEntry, ServiceKey, SocketOrigin, SourceRangeKey, table,
 };
 
 use super::PINNED_MAPS;
@@ -33,6 +33,7 @@ fn shape(name: &str) -> Option<Shape> {
         table::SOURCE_RANGES => sizes::<lpm_trie::Key<SourceRangeKey>, u32>(MapType::LpmTrie, 0),
         table::AFFINITY => sizes::<AffinityKey, AffinityValue>(MapType::LruHash, 0),
         table::CONFIG => sizes::<u32, NodeConfig>(MapType::Array, MMAPABLE),
+        table::LEARNED => sizes::<u32, Learned>(MapType::Array, 0),
         table::ENDPOINTS => sizes::<Address, Endpoint>(MapType::Hash, 0),
         table::FLOWS => sizes::<FlowKey, Flow>(MapType::LruHash, 0),
         table::FRAGMENTS => sizes::<FragmentKey, FragmentPorts>(MapType::LruHash, 0),

@@ -146,8 +146,8 @@ impl Endpoints {
                         ifindex: *ifindex,
                         flags: 0,
                     };
-                    // One that an earlier agent wrote in the same way needs no new epoch.
-                    if matches!(self.addresses.get(&key, 0), Ok(now) if now == value) {
+                    // One that an earlier agent wrote in the same way needs no new epoch, and keeps what is known of it.
+                    if matches!(self.addresses.get(&key, 0), Ok(now) if now.ifindex == *ifindex) {
                         continue;
                     }
                     self.addresses.insert(key, value, 0)

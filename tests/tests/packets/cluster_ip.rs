@@ -164,20 +164,53 @@ fn packets_to_pods_are_handed_over_untouched() {
                 rig.pod_sends(&away).passes(&away);
             }
             let flow = rig.flow(proto, (place.pod(1), 7), (place.pod(3), port));
-            let flow = flow.expect("it is remembered");
             let bytes = 3 * (local.frame().len() as u64 - 14);
-            assert_eq!(
-                (flow.kind, flow.packets, flow.bytes),
-                (kind::DIRECT, 3, bytes)
-            );
+            let remembered = flow.map(|flow| (flow.kind, flow.packets, flow.bytes));
+            // Of TCP there is nothing to be remembered.
+            let expected = (proto != TCP).then_some((kind::DIRECT, 3, bytes));
+            assert_eq!(remembered, expected);
             // What comes in for pods is not looked at any further.
             rig.arrives(&away).passes(&away);
         }
-        assert_eq!(rig.flows().len(), 6);
+        assert_eq!(rig.flows().len(), 4);
         assert_eq!(rig.count(Verdict::Translate), 0);
         rig.configure(|config| config.flags = 0);
-        let local = Packet::new(UDP, (place.pod(1), 8), (place.pod(3), 8));
-        rig.pod_sends(&local).passes(&local);
+        for proto in [TCP, UDP] {
+            let local = Packet::new(proto, (place.pod(1), 8), (place.pod(3), 8));
+            rig.pod_sends(&local).passes(&local);
+        }
+    }
+}
+
+#[test]
+fn answers_are_found_by_who_was_translated_before() {
+    for place in Place::BOTH {
+        let rig = rig(place);
+        let (client, service, backend) = (
+            (place.pod(1), CLIENT_PORT),
+            (place.service(1), 80),
+            (place.pod(2), 8080),
+        );
+        let answer = Packet::new(TCP, backend, client).segment(ACK, b"hello");
+        // Nobody has been translated yet: these are what they look like.
+        rig.pod_sends(&answer).redirected(&answer);
+        rig.node_sends_pod(&answer).passes(&answer);
+        let sent = Packet::new(TCP, client, service);
+        rig.pod_sends(&sent).redirected(&sent.clone().to(backend));
+        let expected = answer.clone().from(service);
+        rig.pod_sends(&answer).redirected(&expected);
+        rig.node_sends_pod(&answer).passes(&expected);
+        // Others are still left alone, and not remembered unless they talk to one that was.
+        let (other, server) = ((place.pod(3), 7), (place.pod(4), 80));
+        let known = rig.flows().len();
+        for (from, to) in [(other, server), (server, other)] {
+            let packet = Packet::new(TCP, from, to);
+            rig.pod_sends(&packet).redirected(&packet);
+        }
+        assert_eq!(rig.flows().len(), known);
+        let packet = Packet::new(TCP, other, (backend.0, 9));
+        rig.pod_sends(&packet).redirected(&packet);
+        assert_eq!(rig.flows().len(), known + 1);
     }
 }
 

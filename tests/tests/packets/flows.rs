@@ -112,6 +112,8 @@ fn a_service_and_its_backend_itself_are_told_apart() {
         for proto in [TCP, UDP] {
             let rig = rig(place, proto);
             let (client, backend) = ((place.pod(1), 5), (place.pod(2), 8080));
+            // Most pods' connections are translated at the socket; of this one's it must be known that they are not.
+            rig.pod_sends(&Packet::new(proto, (client.0, 4), (place.service(1), 80)));
             let answer = Packet::new(proto, backend, client);
             // Without this the table knows only what the client says.
             let sent = Packet::new(proto, client, backend);

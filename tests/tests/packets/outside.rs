@@ -3,7 +3,7 @@
 use weir_abi::{Verdict, service::scope};
 
 use crate::{
-    frame::{ACK, Body, FIN, Packet, SYN, TCP, UDP, ports},
+    frame::{ACK, Body, FIN, Packet, RST, SYN, TCP, UDP, ports},
     place::Place,
     rig::{NEXT, PORTS, REDIRECT, Rig},
     service::Service,
@@ -206,9 +206,11 @@ fn the_nodes_own_traffic_is_left_alone_and_not_remembered() {
             }
         }
         assert_eq!(rig.flows().len(), 0);
-        // A pod's traffic to the node is, like all that pods send.
-        let packet = Packet::new(TCP, (place.pod(1), 5), (place.node(), 22));
-        rig.pod_sends(&packet).passes(&packet);
+        // A pod's datagrams to the node are, like all that pods send; connections are not.
+        for proto in [TCP, UDP] {
+            let packet = Packet::new(proto, (place.pod(1), 5), (place.node(), 22));
+            rig.pod_sends(&packet).passes(&packet);
+        }
         assert_eq!(rig.flows().len(), 1);
     }
 }
@@ -281,6 +283,71 @@ fn a_quiet_connection_keeps_its_masquerade_port_until_it_ends() {
         assert_eq!(rig.arrives(&sent.segment(FIN | ACK, b"")).code, REDIRECT);
         rig.arrives(&other).dropped();
         rig.change_flows(quiet);
+        assert_eq!(rig.arrives(&other).code, REDIRECT);
+    }
+}
+
+/// A connection of a client through the only masquerade port. What follows tells the hook of packets either way.
+fn masqueraded(rig: &Rig, place: Place) -> [Packet; 2] {
+    let sent = Packet::new(TCP, (place.client(1), 5), (place.service(9), 80));
+    let seen = (place.node(), ports(&rig.arrives(&sent).frame)[0]);
+    let answer = Packet::new(TCP, (place.remote(1), 8080), seen);
+    assert_eq!(
+        rig.arrives(&answer.clone().segment(SYN | ACK, b"")).code,
+        REDIRECT
+    );
+    [sent, answer]
+}
+
+#[test]
+fn a_reset_connection_gives_its_masquerade_port_back_at_once() {
+    for place in Place::BOTH {
+        let rig = few_ports(place, TCP, 1);
+        let [sent, answer] = masqueraded(&rig, place);
+        let other = Packet::new(TCP, (place.client(2), 5), (place.service(9), 80));
+        rig.arrives(&other).dropped();
+        rig.arrives(&sent.clone().segment(RST, b""));
+        // The backend goes on: it has not taken the reset for one.
+        rig.arrives(&answer.clone().segment(ACK, b"more"));
+        rig.arrives(&other).dropped();
+        rig.arrives(&sent.clone().segment(RST, b""));
+        assert_eq!(rig.arrives(&other).code, REDIRECT);
+        // What the first client still sends is not the other one's.
+        rig.arrives(&sent.segment(RST, b"")).dropped();
+        let expected = answer
+            .clone()
+            .segment(SYN | ACK, b"")
+            .from((place.service(9), 80))
+            .to((place.client(2), 5))
+            .hop();
+        rig.arrives(&answer.segment(SYN | ACK, b""))
+            .redirected(&expected);
+        rig.arrives(&Packet::new(
+            TCP,
+            (place.client(3), 5),
+            (place.service(9), 80),
+        ))
+        .dropped();
+    }
+}
+
+#[test]
+fn a_connection_ended_by_both_sides_gives_its_masquerade_port_back_soon() {
+    for place in Place::BOTH {
+        let mut rig = few_ports(place, TCP, 1);
+        let [sent, answer] = masqueraded(&rig, place);
+        let other = Packet::new(TCP, (place.client(2), 5), (place.service(9), 80));
+        let later = |flow: &mut weir_abi::Flow| {
+            flow.last_seen = flow.last_seen.saturating_sub(1_500_000_000);
+        };
+        rig.arrives(&answer.clone().segment(FIN | ACK, b""));
+        rig.change_flows(later);
+        // One side may go on for long.
+        rig.arrives(&other).dropped();
+        rig.arrives(&sent.clone().segment(FIN | ACK, b""));
+        rig.arrives(&answer.segment(ACK, b""));
+        rig.arrives(&other).dropped();
+        rig.change_flows(later);
         assert_eq!(rig.arrives(&other).code, REDIRECT);
     }
 }

@@ -12,7 +12,7 @@ use weir_abi::{
 
 use crate::{
     flows,
-    maps::{self, ENDPOINTS},
+    maps::ENDPOINTS,
     packet::{L3, Packet, tcp},
     select,
     service::{self as frontend, Lookup},

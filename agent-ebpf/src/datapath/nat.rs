@@ -10,7 +10,6 @@ use weir_abi::{
 use crate::{
     flow::{adopt, begin, expect_answers, local_ifindex},
     maps::{ENDPOINTS, SOURCE_RANGES},
-    packet::Packet,
     select, verdict,
     work::Work,
 };

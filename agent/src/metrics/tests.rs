@@ -104,6 +104,7 @@ fn names_and_types_are_fixed() {
             "weir_objects_skipped gauge",
             "weir_objects_skipped_total counter",
             "weir_service_connections_total counter",
+            "weir_services_unprogrammed gauge",
             "weir_sync_failures_total counter",
             "weir_verdicts_total counter",
             "weir_watch_events_total counter",

@@ -14,7 +14,7 @@ use crate::{
 };
 
 const CHANGES: usize = 1000;
-const CHANGES_OF_A_LIFE: usize = 200;
+const CHANGES_OF_A_LIFE: usize = 250;
 
 fn apply(manifests: &Manifests, model: &Model, name: &str) -> Result<()> {
     match model.object(name) {
@@ -61,7 +61,7 @@ fn a_thousand_changes_with_kills_in_between_lead_where_the_model_says() -> Resul
             agent = Agent::start(node, manifests.path())?;
             agrees(&layout, &model, &agent)
                 .with_context(|| format!("seed {seed}: restarted after {number} changes"))?;
-        } else if random.below(70) == 0 {
+        } else if random.below(90) == 0 {
             agrees(&layout, &model, &agent)
                 .with_context(|| format!("seed {seed}: after {number} changes"))?;
         }

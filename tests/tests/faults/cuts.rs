@@ -133,11 +133,11 @@ fn wherever_it_ends_the_tables_are_whole_and_the_next_agent_makes_them_right() -
     let mut random = Random::new(7);
     let nothing = Model::default();
     let mut old = Model::default();
-    for _ in 0..40 {
+    for _ in 0..25 {
         old.change(&mut random);
     }
     let mut new = old.clone();
-    for _ in 0..12 {
+    for _ in 0..8 {
         new.change(&mut random);
     }
     let (before, after) = (old.expected(), new.expected());
@@ -162,6 +162,6 @@ fn wherever_it_ends_the_tables_are_whole_and_the_next_agent_makes_them_right() -
         }
         cuts += 1;
     }
-    ensure!(cuts > 40, "there were only {cuts} operations");
+    ensure!(cuts > 25, "there were only {cuts} operations");
     Ok(())
 }

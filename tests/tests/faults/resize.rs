@@ -37,14 +37,16 @@ fn conversations_outlive_tables_of_every_size() -> Result<()> {
         town.load(Who::Pod, Transport::Tcp, true)?,
         town.load(Who::Mesh, Transport::Tcp, false)?,
         town.load(Who::Outside, Transport::Tcp, true)?,
+        town.load(Who::Pod, Transport::Udp, true)?,
+        town.load(Who::Outside, Transport::Udp, false)?,
     ];
     for (who, job) in connections.iter().chain(&datagrams) {
         talks_on(job, 10).with_context(|| format!("{who:?}"))?;
     }
     let sizes = [
         [1_000_000, 4_000_000, 1_000_000, 1_000_000],
-        [2000, 5000, 4000, 20_000],
-        [5000, 2000, 2000, 100_000],
+        [2000, 5000, 4000, 100_000],
+        [5000, 2000, 2000, 150_000],
     ];
     for (round, [frontends, slots, backends, flows]) in sizes.into_iter().enumerate() {
         if round % 2 == 0 {

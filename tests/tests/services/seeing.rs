@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result};
+use weir::attach::HOOKS;
 use weir_tests::agent;
 
 use crate::shop::Shop;
@@ -47,7 +48,8 @@ fn health_metrics_and_status_tell_of_a_working_agent() -> Result<()> {
     let status = agent.status()?;
     assert_eq!(status["node"], "node1");
     let hooks = status["attachments"].as_array().context("no attachments")?;
-    assert_eq!(hooks.len(), 4, "{hooks:?}");
+    // At sockets, at the pods' interfaces together, and at the external device.
+    assert_eq!(hooks.len(), HOOKS.len() + 4, "{hooks:?}");
     assert!(
         hooks.iter().all(|hook| hook["pinned"].is_string()),
         "{hooks:?}"

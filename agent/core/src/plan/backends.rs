@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use weir_abi::service::backend_state;
 use weir_abi::{Address, Backend};
 
-use super::Op;
 use super::alloc::RangeAllocator;
+use super::{Op, Plan};
 use crate::backend::BackendAddr;
 
 #[derive(Debug)]
@@ -211,14 +211,10 @@ impl Backends {
         lingers
     }
 
-    /// Retires a backend if nobody holds it: a new generation tells whoever remembers it. The id is to be given back
-    /// after a grace period; `false` if it is not.
-    pub(super) fn retire_if_idle(
-        &mut self,
-        id: u32,
-        after_grace: &mut Vec<Op>,
-        dropped: &mut Vec<BackendAddr>,
-    ) -> bool {
+    /// Retires a backend if nobody holds it: a new generation tells whoever remembers it, at once. Whoever has read its id
+    /// from a slot just before still finds it, and remembers what ends with the grace period, by one generation more. The
+    /// id is to be given back then; `false` if it is not.
+    pub(super) fn retire_if_idle(&mut self, id: u32, plan: &mut Plan) -> bool {
         let Some(record) = self.records.get_mut(id as usize) else {
             return false;
         };
@@ -226,17 +222,22 @@ impl Backends {
         if record.refs > 0 || !matches!(was, Life::Active | Life::Haunted) {
             return false;
         }
-        record.life = Life::Retired;
-        if was == Life::Active {
+        if was == Life::Haunted {
+            record.life = Life::Retired;
+        } else {
             // Garbage may have had the same backend twice.
             if self.ids.get(&record.addr) == Some(&id) {
                 self.ids.remove(&record.addr);
-                dropped.push(record.addr);
+                plan.dropped.push(record.addr);
             }
+            record.generation = record.generation.wrapping_add(1);
+            let backend = record.to_kernel();
+            plan.ops.push(Op::WriteBackend { id, backend });
+            record.life = Life::Retired;
             record.addr = NOWHERE;
             record.generation = record.generation.wrapping_add(1);
             let backend = record.to_kernel();
-            after_grace.push(Op::WriteBackend { id, backend });
+            plan.after_grace.push(Op::WriteBackend { id, backend });
         }
         true
     }

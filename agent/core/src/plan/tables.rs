@@ -374,19 +374,13 @@ impl Tables {
         draft: &mut Draft,
         goes_on: impl Fn(&BackendAddr) -> bool,
     ) {
-        let Plan {
-            after_grace,
-            retired,
-            dropped,
-            ..
-        } = &mut draft.plan;
         let lingering = self.backends.take_lingering();
         for id in draft.idle.drain(..).chain(lingering) {
             if self.backends.linger(id, &goes_on) {
                 continue;
             }
-            if self.backends.retire_if_idle(id, after_grace, dropped) {
-                retired.backends.push(id);
+            if self.backends.retire_if_idle(id, &mut draft.plan) {
+                draft.plan.retired.backends.push(id);
             }
         }
     }

@@ -252,6 +252,7 @@ fn what_does_not_fit_is_named_and_gets_its_turn_when_there_is_room() {
         unprogrammed[0].reason.contains("BACKENDS"),
         "{unprogrammed:?}"
     );
+    assert_eq!(metric(&engine, "weir_services_unprogrammed"), 1.0);
     // It keeps the whole of what it had, and others that fit are not kept waiting.
     assert_eq!(
         reachable(&engine, &frontend("10.96.0.2", 80)),

@@ -81,6 +81,7 @@ fn affinity_is_switched_on_followed_and_switched_off() {
             "member",
             "set",
             "remove member",
+            "backend",
             "free backend"
         ]
     );
@@ -368,7 +369,7 @@ fn maglev_tables_are_written_kept_and_replaced_whole() {
     let (ops, _) = world.plan([maglev(&[1, 3])]);
     assert_eq!(
         kinds(&ops),
-        ["slots", "set", "remove member", "free backend"]
+        ["slots", "set", "remove member", "backend", "free backend"]
     );
     let (ops, _) = world.plan([cart(&[1, 3], BackendSelection::Random)]);
     assert_eq!(kinds(&ops), ["slots", "set"]);

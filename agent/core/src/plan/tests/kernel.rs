@@ -199,7 +199,12 @@ impl Kernel {
         let slots = entry.slots_offset..end.min(self.capacity.slots + 1);
         let backend = |slot: u32| {
             let id = self.slots.get(slot as usize)?;
-            self.backends.get(*id as usize).copied()
+            let backend = *self.backends.get(*id as usize)?;
+            // Of which generation it is matters to those only who remember it.
+            Some(Backend {
+                generation: 0,
+                ..backend
+            })
         };
         Seen::List(slots.map(backend).collect())
     }
@@ -235,10 +240,10 @@ impl Kernel {
             Op::WriteBackend { id, backend } => {
                 assert_ne!(*id, 0, "backend id 0 is never used");
                 let former = &mut self.backends[*id as usize];
-                let expected = match backend.state {
-                    backend_state::FREE => former.generation.wrapping_add(1),
-                    _ => former.generation,
-                };
+                // Told to whoever remembers it: first that it is nobody's any more, then that it is nothing any more.
+                let told = backend.state == backend_state::FREE
+                    || former.state == backend_state::ACTIVE && former.addr == backend.addr;
+                let expected = former.generation.wrapping_add(u32::from(told));
                 assert_eq!(backend.generation, expected, "{former:?} -> {backend:?}");
                 *former = *backend;
             }

@@ -3,7 +3,7 @@
 /// Copies `from` to `to`, which are made of integers only.
 #[inline(always)]
 pub(crate) fn copy<T>(from: &T, to: &mut T) {
-    const { assert!(align_of::<T>() >= 4 && size_of::<T>() % 4 == 0) };
+    const { assert!(align_of::<T>() >= 4 && size_of::<T>().is_multiple_of(4)) };
     let (from, to) = (core::ptr::from_ref(from), core::ptr::from_mut(to));
     for word in 0..size_of::<T>() / 4 {
         // SAFETY: inside two live values, and aligned.

@@ -1,7 +1,9 @@
 //! `bench control`: an agent's first sync from an API server's lists, and one change from its watch event to the kernel.
 //!
 //! The server is this process, the agent's source and engine are a child: lists, TLS, decoding, the state, the plan and the
-//! kernel's own maps are all on the way, and the child's time and memory are the agent's alone.
+//! kernel's own maps are all on the way, and the child's time and memory are the agent's alone. Between the two is a veth with
+//! Ethernet's MTU: over loopback, with segments of 64 KiB, a window that was closed opens only when an acknowledgement is
+//! due, 40 ms later.
 
 mod objects;
 mod server;
@@ -9,7 +11,7 @@ mod server;
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::mpsc,
     thread,
@@ -30,7 +32,7 @@ use weir::{
     sync::{self, Engine, Report},
 };
 use weir_core::plan::{Capacity, Op, Snapshot};
-use weir_world::{PeerCommand, World};
+use weir_world::{Node, PeerCommand, Process, World};
 
 use self::server::Server;
 use crate::control::cpu_time;
@@ -135,12 +137,18 @@ pub(crate) fn bench(sizes: &[u32], rounds: u32) -> Result<()> {
 
 /// Measures one first sync, and changes after it.
 pub(crate) fn first_sync(services: u32, endpoints: u32) -> Result<Sync> {
-    let server = Server::start(objects::lists(services, endpoints))?;
-    let mut agent = Agent::start(&server)?;
+    let world = World::builder(PeerCommand::new("/bin/false"))
+        .client("apiserver")
+        .build()?;
+    let server = Server::start(
+        world.client("apiserver")?,
+        objects::lists(services, endpoints),
+    )?;
+    let mut agent = Agent::start(&world.nodes()[0], &server)?;
     let synced: Synced = serde_json::from_str(&agent.line()?)?;
     thread::sleep(Duration::from_secs(1));
     let anonymous_peak = agent.peak()?;
-    let anonymous = anonymous_memory(agent.child.id())?;
+    let anonymous = anonymous_memory(agent.process.id())?;
 
     let mut changes = Vec::new();
     let mut cpu = Vec::new();
@@ -177,28 +185,30 @@ pub(crate) fn first_sync(services: u32, endpoints: u32) -> Result<Sync> {
     })
 }
 
-/// The child; killed when dropped.
+/// The child.
 struct Agent {
-    child: Child,
+    process: Process,
     lines: mpsc::Receiver<String>,
     peak: Option<thread::JoinHandle<u64>>,
     enough: mpsc::Sender<()>,
 }
 
 impl Agent {
-    fn start(server: &Server) -> Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
+    fn start(node: &Node, server: &Server) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command
             .arg("control-child")
             .arg(server.kubeconfig())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdout = child.stdout.take().context("no stdout")?;
+            .arg(node.bpffs())
+            .stdout(Stdio::piped());
+        let mut process = node.spawn(command)?;
+        let stdout = process.child().stdout.take().context("no stdout")?;
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
             let lines = BufReader::new(stdout).lines().map_while(Result::ok);
             lines.map(|line| sender.send(line)).all(|sent| sent.is_ok())
         });
-        let pid = child.id();
+        let pid = process.id();
         let (enough, stop) = mpsc::channel::<()>();
         let peak = thread::spawn(move || {
             let mut peak = 0;
@@ -212,7 +222,7 @@ impl Agent {
             peak
         });
         Ok(Self {
-            child,
+            process,
             lines,
             peak: Some(peak),
             enough,
@@ -230,13 +240,6 @@ impl Agent {
         let peak = self.peak.take().context("asked twice")?;
         let _ = self.enough.send(());
         peak.join().ok().context("the sampling thread panicked")
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -280,10 +283,8 @@ impl Drop for Echo {
 }
 
 /// The child: the agent's source and engine, and the kernel's own maps.
-pub(crate) fn child(kubeconfig: &str) -> Result<()> {
-    // Only for its private bpf file system.
-    let world = World::builder(PeerCommand::new("/bin/false")).build()?;
-    let layout = Layout::new(&world.nodes()[0].bpffs());
+pub(crate) fn child(kubeconfig: &str, bpffs: &str) -> Result<()> {
+    let layout = Layout::new(Path::new(bpffs));
     layout.create()?;
     let _object = Object::open(&layout, &Capacity::default())?;
     let (writes, written) = mpsc::channel();

@@ -45,7 +45,7 @@ fn bench(arguments: &[&str]) -> Result<()> {
         }
         ["control"] => lists::bench(&[10, 1_000, 10_000], 3),
         ["control", "--quick"] => lists::bench(&[10, 1_000], 1),
-        ["control-child", kubeconfig] => lists::child(kubeconfig),
+        ["control-child", kubeconfig, bpffs] => lists::child(kubeconfig, bpffs),
         _ => bail!(
             "usage: {}\n       cargo xtask bench services again\n       cargo xtask bench control [--quick]\n       \
              cargo xtask bench engine",

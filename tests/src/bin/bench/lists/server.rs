@@ -19,6 +19,7 @@ use rustls::{
 };
 use serde_json::json;
 use tempfile::TempDir;
+use weir_world::Place;
 
 use super::monotonic;
 
@@ -42,9 +43,12 @@ struct Sending {
 }
 
 impl Server {
-    /// Serves `lists` over TLS at a free port of the loopback interface.
-    pub(super) fn start(lists: Vec<(&'static str, Vec<String>)>) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen")?;
+    /// Serves `lists` over TLS at a free port of `place`.
+    pub(super) fn start(place: &Place, lists: Vec<(&'static str, Vec<String>)>) -> Result<Self> {
+        let address = place.addresses().v4;
+        let listener = place
+            .run(|| TcpListener::bind((address, 0)))?
+            .context("cannot listen")?;
         let directory = tempfile::tempdir()?;
         let config = configure(&directory, listener.local_addr()?)?;
         let state = Arc::new(State {

@@ -3,12 +3,19 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use crate::bpffs::{self, Layout};
+use weir_abi::{config::flags::LOCAL_REDIRECT, table};
+
+use crate::{
+    bpffs::{self, Layout},
+    dataplane::{Config, Object},
+};
 
 /// What was removed.
 #[derive(Debug, Default, Serialize)]
@@ -45,6 +52,7 @@ pub fn cleanup(bpffs: &Path, api_socket: &Path) -> Result<Removed> {
                 layout.root().display()
             );
         };
+        show_the_stack(&layout);
         let paths = bpffs::remove_tree(layout.root())
             .with_context(|| format!("cannot remove {}", layout.root().display()))?;
         for path in paths {
@@ -64,4 +72,19 @@ pub fn cleanup(bpffs: &Path, api_socket: &Path) -> Result<Removed> {
         }
     }
     Ok(removed)
+}
+
+/// How long connections that are being opened may take to be known to the node's stack.
+const OPENING: Duration = Duration::from_millis(100);
+
+/// Lets the node's own stack see the packets between pods, in both directions from one moment on. Programs go one by one: a stack
+/// that sees one side of a connection only takes it for broken, and kube-proxy's rules drop what is.
+fn show_the_stack(layout: &Layout) {
+    let shown = Object::pinned_map(layout, table::CONFIG)
+        .and_then(|map| Ok(Config::new(&map)?))
+        .and_then(|config| Ok(config.update(|config| config.flags &= !LOCAL_REDIRECT)?));
+    // Of another version, or half made: then nothing is known of it.
+    if shown.is_ok() {
+        thread::sleep(OPENING);
+    }
 }

@@ -1,24 +1,53 @@
 //! Whether packets between pods of this node may be handed over directly.
 //!
 //! `bpf_redirect_peer` puts a packet straight into the other pod, past everything on the node's side of its veth: faster, but also
-//! past rules and programs there. Software that enforces network policies in those places would be blinded, so that where some is
-//! found, packets take the long way.
+//! past rules and programs there. So packets take the long way where that would be missed:
+//!
+//! - Software that enforces network policies in those places would be blinded.
+//! - An answer to what the node's netfilter has translated (kube-proxy's services, the host ports of CNI plugins) would keep the
+//!   endpoint's address. That is to be expected as long as there are rules that translate destinations, and after that as long as
+//!   there are connections which were.
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{collections::BTreeSet, fs, io, time::Duration};
 
 use clap::ValueEnum;
+use rustix::net::netlink::NETFILTER;
 use tracing::{info, warn};
-use weir_abi::config::flags::LOCAL_REDIRECT;
+use weir_abi::config::flags::{LOCAL_REDIRECT, OTHERS_TRANSLATE};
 
-use crate::{check::chains, dataplane::Config};
+use crate::{
+    check::chains,
+    dataplane::Config,
+    netlink::{Expect, attributes, request},
+};
 
-/// How often to look for software that came later.
-const AGAIN: Duration = Duration::from_secs(30);
+/// How often to look for who came later, while there is nobody,
+const WHILE_ALONE: Duration = Duration::from_secs(1);
+/// and for who went, while there is somebody.
+const WHILE_NOT: Duration = Duration::from_secs(30);
+
+/// What netfilter translates, in the words of the log.
+const TRANSLATION: &str = "destinations translated by the node's netfilter";
+
+/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN`
+const GET_CHAINS: u16 = 10 << 8 | 4;
+const CHAIN_HOOK: u16 = 4;
+const CHAIN_TYPE: u16 = 7;
+const HOOK_NUMBER: u16 = 1;
+/// `NF_INET_PRE_ROUTING` and `NF_INET_LOCAL_OUT`: where destinations are translated.
+const BEFORE_ROUTING: [u32; 2] = [0, 3];
+
+/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET`
+const GET_CONNECTIONS: u16 = 1 << 8 | 1;
+const CONNECTION_STATUS: u16 = 3;
+const CONNECTION_STATUS_MASK: u16 = 26;
+/// `IPS_DST_NAT`
+const TRANSLATED: u32 = 1 << 5;
 
 /// When to hand packets over directly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LocalRedirect {
-    /// Unless software is found that enforces policies on the way
+    /// Unless somebody on the way may enforce policies or translate addresses
     #[default]
     Auto,
     /// Always
@@ -49,47 +78,119 @@ const OF_INTERFACES: [(&str, &str); 5] = [
     ("ovn-k8s-mp", "OVN-Kubernetes"),
 ];
 
-/// Decides, and goes on deciding: such software may come and go while the agent runs. Must be called within a Tokio runtime, and
-/// lets go of the configuration when the runtime ends.
+/// Decides, and goes on deciding: others may come and go while the agent runs. Must be called within a Tokio runtime, and lets go
+/// of the configuration when the runtime ends.
 pub fn follow(choice: LocalRedirect, config: Config) {
     let mut last = None;
     let mut decide = move || {
-        let found = match choice {
-            LocalRedirect::Auto => enforcers(),
-            LocalRedirect::On | LocalRedirect::Off => BTreeSet::new(),
+        let found = in_the_way();
+        let direct = match choice {
+            LocalRedirect::Auto => found.is_empty(),
+            LocalRedirect::On => true,
+            LocalRedirect::Off => false,
         };
-        let direct = choice != LocalRedirect::Off && found.is_empty();
         if last.as_ref() == Some(&found) {
-            return;
+            return found.is_empty();
         }
-        if !found.is_empty() {
+        if choice == LocalRedirect::Auto && !direct {
             let found: Vec<&str> = found.iter().copied().collect();
             info!(
                 found = found.join(", "),
-                "packets between this node's pods pass the node's own stack, as this software may enforce policies there; \
+                "packets between this node's pods pass the node's own stack, as they may be needed there; \
                  --local-redirect=on hands them over directly all the same"
             );
         }
+        let others_translate = found.contains(TRANSLATION);
         match config.update(|config| {
-            if direct {
-                config.flags |= LOCAL_REDIRECT;
+            config.flags &= !(LOCAL_REDIRECT | OTHERS_TRANSLATE);
+            config.flags |= if direct { LOCAL_REDIRECT } else { 0 };
+            config.flags |= if others_translate {
+                OTHERS_TRANSLATE
             } else {
-                config.flags &= !LOCAL_REDIRECT;
-            }
+                0
+            };
         }) {
-            Ok(()) => last = Some(found),
+            Ok(()) => last = Some(found.clone()),
             Err(error) => warn!(%error, "cannot tell the packet programs how to reach local pods"),
         }
+        found.is_empty()
     };
-    decide();
-    if choice == LocalRedirect::Auto {
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(AGAIN).await;
-                decide();
-            }
-        });
+    let mut alone = decide();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(if alone { WHILE_ALONE } else { WHILE_NOT }).await;
+            alone = decide();
+        }
+    });
+}
+
+/// Who may need to see the packets between pods of this node.
+fn in_the_way() -> BTreeSet<&'static str> {
+    let mut found = enforcers();
+    let translates = translates().unwrap_or_else(|error| {
+        warn!(%error, "cannot tell whether the node's netfilter translates destinations; taken for granted");
+        true
+    });
+    if translates {
+        found.insert(TRANSLATION);
     }
+    found
+}
+
+/// Whether the node's netfilter translates destinations, or goes on translating those of old connections.
+fn translates() -> io::Result<bool> {
+    let legacy = |file: &str| {
+        let tables = fs::read_to_string(file).unwrap_or_default();
+        tables.lines().any(|table| table == "nat")
+    };
+    Ok(legacy("/proc/thread-self/net/ip_tables_names")
+        || legacy("/proc/thread-self/net/ip6_tables_names")
+        || dump(GET_CHAINS, &[0; 4])?
+            .iter()
+            .any(|chain| translates_destinations(chain))
+        || !translated_connections()?.is_empty())
+}
+
+/// As [`request`], of a kernel that may have neither nftables nor connection tracking.
+fn dump(message: u16, payload: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    match request(NETFILTER, message, payload, Expect::Dump) {
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::EINVAL | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT)
+            ) =>
+        {
+            Ok(Vec::new())
+        }
+        result => result,
+    }
+}
+
+fn translated_connections() -> io::Result<Vec<Vec<u8>>> {
+    // `struct nfgenmsg`: any family; then the status that is asked for, and which of its bits count (since Linux 5.9).
+    let mut payload = vec![0; 4];
+    for kind in [CONNECTION_STATUS, CONNECTION_STATUS_MASK] {
+        payload.extend(8_u16.to_ne_bytes());
+        payload.extend(kind.to_ne_bytes());
+        payload.extend(TRANSLATED.to_be_bytes());
+    }
+    dump(GET_CONNECTIONS, &payload)
+}
+
+/// Whether a chain is one of type `nat` at a hook before routing.
+fn translates_destinations(chain: &[u8]) -> bool {
+    let of_chain = |wanted| {
+        let mut all = attributes(chain.get(4..).unwrap_or_default());
+        all.find(|(kind, _)| *kind == wanted)
+            .map(|(_, value)| value)
+    };
+    let number = of_chain(CHAIN_HOOK).and_then(|hook| {
+        let mut all = attributes(hook);
+        let (_, value) = all.find(|(kind, _)| *kind == HOOK_NUMBER)?;
+        Some(u32::from_be_bytes(value.try_into().ok()?))
+    });
+    of_chain(CHAIN_TYPE).is_some_and(|kind| kind.starts_with(b"nat"))
+        && number.is_some_and(|number| BEFORE_ROUTING.contains(&number))
 }
 
 /// Software on this node that may enforce policies where redirected packets do not pass.

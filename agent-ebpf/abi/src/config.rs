@@ -48,4 +48,7 @@ pub mod flags {
     pub const LOCAL_REDIRECT: u32 = 1;
     /// Some network namespaces are in `OPT_OUT`: look there before a socket is translated.
     pub const OPT_OUTS: u32 = 2;
+    /// The node's netfilter translates destinations as well, or still those of old connections: a TCP connection to a service
+    /// that no flow knows of is its, unless it begins now.
+    pub const OTHERS_TRANSLATE: u32 = 4;
 }

@@ -430,9 +430,14 @@ pub(crate) fn local_ifindex(to: &Address, hairpin: bool, config: &NodeConfig) ->
 /// Whether packets to local pods are handed over directly.
 #[inline(always)]
 pub(crate) fn redirects(config: &NodeConfig) -> bool {
+    switches(config) & config::flags::LOCAL_REDIRECT != 0
+}
+
+/// [`NodeConfig::flags`] as they are now.
+#[inline(always)]
+pub(crate) fn switches(config: &NodeConfig) -> u32 {
     // SAFETY: a live field; user space may change it.
-    let flags = unsafe { (&raw const config.flags).read_volatile() };
-    flags & config::flags::LOCAL_REDIRECT != 0
+    unsafe { (&raw const config.flags).read_volatile() }
 }
 
 /// [`NodeConfig::epoch`], to be read before the tables that it is about.

@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::TcContext;
 use weir_abi::{
-    NodeConfig, ServiceKey, Verdict,
+    NodeConfig, ServiceKey, Verdict, config,
     flow::{flags, kind},
     service::{proto, scope},
 };
@@ -167,6 +167,9 @@ fn first(ctx: &TcContext, work: &mut Work, from: u8, config: &NodeConfig) -> i32
         Lookup::Found => service::verdict(&work.entry),
     };
     let id = work.entry.id;
+    if verdict != Verdict::Pass && is_of_others(&work.packet, config) {
+        return NEXT;
+    }
     match verdict {
         Verdict::Translate => {}
         // No service's address; or one of the node's own, at a port that is the node's own too. What comes from outside is
@@ -191,6 +194,15 @@ fn first(ctx: &TcContext, work: &mut Work, from: u8, config: &NodeConfig) -> i32
         }
         reason => drop_packet(reason, id),
     }
+}
+
+/// Whether a packet without a flow is in the middle of a connection that others on this node translate: kube-proxy's rules, which
+/// may be there beside us, or were before us.
+#[inline(always)]
+fn is_of_others(packet: &Packet, config: &NodeConfig) -> bool {
+    packet.key.proto == proto::TCP
+        && !packet.opens()
+        && flow::switches(config) & config::flags::OTHERS_TRANSLATE != 0
 }
 
 /// Makes the packet [`Work::to`] and sends it its way.

@@ -189,10 +189,8 @@ fn an_object_that_weir_cannot_use_stops_nothing_else() -> Result<()> {
         assert!(said.contains(part), "{part} is not in {said}");
     }
     assert!(agent.log().contains(&name), "{}", agent.log());
-    assert_eq!(
-        agent.metric(r#"weir_objects_skipped{kind="EndpointSlice"}"#)?,
-        1.0
-    );
+    // Other stories may have others.
+    assert!(agent.metric(r#"weir_objects_skipped{kind="EndpointSlice"}"#)? >= 1.0);
     assert_eq!(
         agent.status()?["healthy"],
         true,

@@ -6,6 +6,7 @@
 mod events;
 mod follow;
 mod install;
+mod migration;
 mod outages;
 mod restarts;
 mod rights;

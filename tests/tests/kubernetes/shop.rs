@@ -64,8 +64,15 @@ impl<'a> Shop<'a> {
             Ok(peer)
         });
         let namespace = cluster.namespace(name)?;
-        let node = cluster.node(&Node::new(&format!("{}-node", namespace.name())).zone(ZONE))?;
-        let proxy = cluster.proxy_in(world.nodes()[0].netns().path())?;
+        let place = &world.nodes()[0];
+        let addresses = place.addresses().both().map(|address| address.to_string());
+        let ranges = place.pod_ranges();
+        let node = Node::new(&format!("{}-node", namespace.name()))
+            .zone(ZONE)
+            .internal_ips(&addresses.each_ref().map(String::as_str))
+            .pod_cidrs(&ranges.each_ref().map(String::as_str));
+        let node = cluster.node(&node)?;
+        let proxy = cluster.proxy_in(place.netns().path())?;
         Ok(Self {
             client: world.pod("client")?.peer()?,
             kubeconfig: cluster.kubeconfig(proxy.url(), identity)?,
@@ -242,8 +249,13 @@ impl<'a> Shop<'a> {
 
     /// Steady load of the client's, until it is stopped.
     pub(crate) fn load(&self, to: SocketAddr) -> Result<Load> {
-        let load = LoadSpec::new(Exchange::tcp(to), Duration::from_secs(60))
-            .pause(Duration::from_millis(2));
+        self.load_of(Exchange::tcp(to))
+    }
+
+    /// As [`Shop::load`], of any exchange.
+    pub(crate) fn load_of(&self, exchange: Exchange) -> Result<Load> {
+        let load =
+            LoadSpec::new(exchange, Duration::from_secs(120)).pause(Duration::from_millis(2));
         Ok(Load(self.client.load(load)?))
     }
 }

@@ -293,3 +293,29 @@ fn a_new_connection_by_old_ports_is_a_new_choice() {
         assert_eq!(rig.counters(11), (2, 0));
     }
 }
+
+#[test]
+fn a_connection_that_others_translate_stays_theirs_and_one_that_begins_is_ours() {
+    for place in Place::BOTH {
+        let mut rig = rig(place);
+        rig.others_translate(true);
+        let opening = Packet::new(TCP, (place.pod(1), CLIENT_PORT), (place.service(1), 80));
+        let amid = opening.clone().segment(ACK, b"more");
+        rig.pod_sends(&amid).passes(&amid);
+        // Not even refused: who translates it may know of endpoints.
+        rig.serve(&Service::new(1, place.service(1), 80, TCP));
+        rig.pod_sends(&amid).passes(&amid);
+        rig.serve(&Service::new(1, place.service(1), 80, TCP).backends(&[1]));
+        rig.pod_sends(&opening)
+            .redirected(&opening.clone().to((place.pod(2), 8080)));
+        rig.pod_sends(&amid)
+            .redirected(&amid.clone().to((place.pod(2), 8080)));
+
+        // Where nobody else does, a connection whose flow is forgotten is balanced anew.
+        rig.others_translate(false);
+        let amid = Packet::new(TCP, (place.pod(1), CLIENT_PORT + 1), (place.service(1), 80))
+            .segment(ACK, b"more");
+        rig.pod_sends(&amid)
+            .redirected(&amid.clone().to((place.pod(2), 8080)));
+    }
+}

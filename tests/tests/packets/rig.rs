@@ -218,6 +218,14 @@ impl Rig {
         self.backends.get(&id, 0).expect("BACKENDS is read")
     }
 
+    /// The node's netfilter translates destinations as well, or does not.
+    pub(crate) fn others_translate(&mut self, they_do: bool) {
+        let mut config = self.config.get(&0, 0).expect("CONFIG is read");
+        config.flags &= !config::flags::OTHERS_TRANSLATE;
+        config.flags |= u32::from(they_do) * config::flags::OTHERS_TRANSLATE;
+        self.config.set(0, config, 0).expect("CONFIG is written");
+    }
+
     /// Retires a backend, as user space does.
     pub(crate) fn retire(&mut self, id: u32) {
         let mut backend = self.backend(id);

@@ -45,6 +45,10 @@ fn health_metrics_and_status_tell_of_a_working_agent() -> Result<()> {
     assert!(agent.metric("kubeproxy_sync_proxy_rules_last_timestamp_seconds")? > 1e9);
     assert!(agent.metric(r#"weir_watch_events_total{kind="EndpointSlice"}"#)? >= 2.0);
 
+    agent.wait_until("the pods are served", |agent| {
+        let pods = &agent.status()?["pods"];
+        Ok(pods["interfaces"].as_array().map(Vec::len) == Some(4))
+    })?;
     let status = agent.status()?;
     assert_eq!(status["node"], "node1");
     let hooks = status["attachments"].as_array().context("no attachments")?;

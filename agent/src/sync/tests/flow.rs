@@ -93,8 +93,9 @@ fn changes_are_coalesced() {
         reachable(&engine, &frontend("10.96.0.1", 80)),
         endpoints(&["10.0.0.199:8080"])
     );
-    // A backend, its slot, the entry of each scope: what the last change needs, and nothing for those before it.
-    assert_eq!(engine.dataplane.memory.applied() - applied, 4);
+    // A backend, its slot, the entry of each scope, and who remembers the two former backends is told: what the last change
+    // needs, and nothing for those before it.
+    assert_eq!(engine.dataplane.memory.applied() - applied, 6);
 }
 
 #[test]

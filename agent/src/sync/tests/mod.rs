@@ -54,6 +54,18 @@ impl Watched {
     }
 }
 
+impl Watched {
+    /// Where a program that has read an entry is led. Of which generation a backend is matters only to who remembers it.
+    fn led_to(&self, key: &ServiceKey, entry: &ServiceEntry) -> Vec<Backend> {
+        let list = self.memory.follow(key, entry).unwrap();
+        let whichever = |backend| Backend {
+            generation: 0,
+            ..backend
+        };
+        list.into_iter().map(whichever).collect()
+    }
+}
+
 impl Dataplane for Watched {
     fn capacity(&self) -> Capacity {
         self.memory.capacity()
@@ -66,12 +78,11 @@ impl Dataplane for Watched {
     fn apply(&mut self, op: &Op) -> Result<(), Error> {
         self.memory.apply(op)?;
         if let Op::SetService { key, entry } = op {
-            let list = self.memory.follow(key, entry).unwrap();
+            let list = self.led_to(key, entry);
             self.readable.push((*key, *entry, list));
         }
         for (key, entry, list) in &self.readable {
-            let now = self.memory.follow(key, entry);
-            assert_eq!(now.as_ref(), Ok(list), "after {op:?}");
+            assert_eq!(self.led_to(key, entry), *list, "after {op:?}");
         }
         Ok(())
     }

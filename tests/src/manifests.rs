@@ -146,3 +146,28 @@ fn slice(service: &str, endpoints: &[Endpoint], v6: bool) -> Value {
         })).collect::<Vec<_>>(),
     })
 }
+
+/// The Pod object of a world's pod, which may ask for its sockets to be left alone.
+#[must_use]
+pub fn pod(pod: &weir_world::Pod, opts_out: bool) -> Value {
+    let addresses = pod.addresses();
+    let annotations = if opts_out {
+        json!({"weir.dev/socket-translation": "disabled"})
+    } else {
+        json!({})
+    };
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": pod.name(), "namespace": pod.namespace(), "uid": pod.uid(),
+            "annotations": annotations,
+        },
+        "spec": {"nodeName": pod.node().name(), "containers": []},
+        "status": {
+            "phase": "Running",
+            "podIP": addresses.v4,
+            "podIPs": [{"ip": addresses.v4}, {"ip": addresses.v6}],
+        },
+    })
+}

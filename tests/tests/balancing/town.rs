@@ -22,7 +22,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 use weir_tests::{
     agent::{Agent, PATIENCE, peer_command},
-    manifests::Manifests,
+    manifests::{self, Manifests},
 };
 use weir_world::{Addresses, Node, Peer, Pod, PodSpec, Wiring, World};
 
@@ -157,8 +157,10 @@ impl Town {
             changes: Mutex::new(0),
         };
         for pod in town.world.pods() {
-            town.manifests
-                .apply(&format!("pod-{}", pod.name()), &pod_object(&pod))?;
+            town.manifests.apply(
+                &format!("pod-{}", pod.name()),
+                &manifests::pod(&pod, opts_out(&pod)),
+            )?;
             if pod.name().ends_with("-a") || pod.name().ends_with("-b") {
                 let server = town.peer(pod.name())?;
                 server.echo(TARGET)?;
@@ -215,8 +217,10 @@ impl Town {
     /// A further pod, with servers that answer by its name. It is served when this returns.
     pub(crate) fn add_server(&self, pod: PodSpec) -> Result<Pod> {
         let pod = self.world.add_pod(pod)?;
-        self.manifests
-            .apply(&format!("pod-{}", pod.name()), &pod_object(&pod))?;
+        self.manifests.apply(
+            &format!("pod-{}", pod.name()),
+            &manifests::pod(&pod, opts_out(&pod)),
+        )?;
         self.peer(pod.name())?.echo(TARGET)?;
         self.pods_are_served()?;
         Ok(pod)
@@ -330,29 +334,6 @@ fn status(node: &Node) -> Result<Value> {
 
 fn opts_out(pod: &Pod) -> bool {
     pod.name().ends_with("mesh")
-}
-
-fn pod_object(pod: &Pod) -> Value {
-    let addresses = pod.addresses();
-    let annotations = if opts_out(pod) {
-        json!({"weir.dev/socket-translation": "disabled"})
-    } else {
-        json!({})
-    };
-    json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": pod.name(), "namespace": pod.namespace(), "uid": pod.uid(),
-            "annotations": annotations,
-        },
-        "spec": {"nodeName": pod.node().name(), "containers": []},
-        "status": {
-            "phase": "Running",
-            "podIP": addresses.v4,
-            "podIPs": [{"ip": addresses.v4}, {"ip": addresses.v6}],
-        },
-    })
 }
 
 fn node_object(node: &Node) -> Value {

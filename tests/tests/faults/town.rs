@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use weir_tests::{
     agent::{Agent, PATIENCE, peer_command},
-    manifests::Manifests,
+    manifests::{self, Manifests},
 };
 use weir_world::{
     Node, Peer, Pod, PodSpec, Wiring, World,
@@ -64,7 +64,10 @@ impl Town {
         manifests.apply("node1", &node_object(node))?;
         let mut peers = BTreeMap::new();
         for pod in world.pods() {
-            manifests.apply(&format!("pod-{}", pod.name()), &pod_object(&pod))?;
+            manifests.apply(
+                &format!("pod-{}", pod.name()),
+                &manifests::pod(&pod, pod.name() == "mesh"),
+            )?;
             let peer = pod.peer()?;
             if SERVERS.contains(&pod.name()) {
                 peer.echo(TARGET)?;
@@ -264,29 +267,6 @@ fn web() -> Value {
                 {"name": "tcp", "port": 80, "protocol": "TCP", "nodePort": NODE_PORT},
                 {"name": "udp", "port": 80, "protocol": "UDP", "nodePort": NODE_PORT},
             ],
-        },
-    })
-}
-
-fn pod_object(pod: &Pod) -> Value {
-    let addresses = pod.addresses();
-    let annotations = if pod.name() == "mesh" {
-        json!({"weir.dev/socket-translation": "disabled"})
-    } else {
-        json!({})
-    };
-    json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": pod.name(), "namespace": pod.namespace(), "uid": pod.uid(),
-            "annotations": annotations,
-        },
-        "spec": {"nodeName": pod.node().name(), "containers": []},
-        "status": {
-            "phase": "Running",
-            "podIP": addresses.v4,
-            "podIPs": [{"ip": addresses.v4}, {"ip": addresses.v6}],
         },
     })
 }

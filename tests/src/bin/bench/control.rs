@@ -1,12 +1,11 @@
 //! The control side: a first sync, and one change, through the real code path into real maps.
 
 use std::{
-    fs,
     process::Command,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -24,6 +23,8 @@ use weir_core::{
     state::Change,
 };
 use weir_world::{PeerCommand, World};
+
+use crate::usage;
 
 /// How many single changes are timed.
 const CHANGES: u32 = 2000;
@@ -116,7 +117,7 @@ pub(crate) fn first_sync_child(services: u32, endpoints: u32) -> Result<()> {
             .any(|t| t.name == table::SLOTS && t.entries == u64::from(services * endpoints)),
         "the tables are not filled: {tables:?}"
     );
-    let anonymous = anonymous_memory()?;
+    let anonymous = usage::anonymous(std::process::id())?;
 
     let mut changes = Vec::new();
     for round in 0..CHANGES {
@@ -213,14 +214,4 @@ pub(crate) fn cpu_time() -> Duration {
         time.tv_sec.unsigned_abs(),
         u32::try_from(time.tv_nsec).unwrap_or(0),
     )
-}
-
-fn anonymous_memory() -> Result<u64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let kib = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"))
-        .and_then(|rest| rest.trim().strip_suffix(" kB"))
-        .context("the kernel does not tell RssAnon")?;
-    Ok(kib.trim().parse::<u64>()? * 1024)
 }

@@ -35,7 +35,7 @@ use weir_core::plan::{Capacity, Op, Snapshot};
 use weir_world::{Node, PeerCommand, Process, World};
 
 use self::server::Server;
-use crate::control::cpu_time;
+use crate::{control::cpu_time, usage};
 
 /// How many single changes are timed.
 const CHANGES: u32 = 400;
@@ -148,7 +148,7 @@ pub(crate) fn first_sync(services: u32, endpoints: u32) -> Result<Sync> {
     let synced: Synced = serde_json::from_str(&agent.line()?)?;
     thread::sleep(Duration::from_secs(1));
     let anonymous_peak = agent.peak()?;
-    let anonymous = anonymous_memory(agent.process.id())?;
+    let anonymous = usage::anonymous(agent.process.id())?;
 
     let mut changes = Vec::new();
     let mut cpu = Vec::new();
@@ -215,7 +215,7 @@ impl Agent {
             // Until somebody says so, or the process is gone.
             while stop.recv_timeout(Duration::from_millis(3))
                 == Err(mpsc::RecvTimeoutError::Timeout)
-                && let Ok(now) = anonymous_memory(pid)
+                && let Ok(now) = usage::anonymous(pid)
             {
                 peak = peak.max(now);
             }
@@ -299,7 +299,7 @@ pub(crate) fn child(kubeconfig: &str, bpffs: &str) -> Result<()> {
         let _ = first.send((Instant::now(), cpu_time()));
     });
 
-    let anonymous_before = anonymous_memory(std::process::id())?;
+    let anonymous_before = usage::anonymous(std::process::id())?;
     let (start, cpu) = (Instant::now(), cpu_time());
     let (events, received) = tokio::sync::mpsc::channel(EVENTS);
     let (engine, _thread) = sync::spawn(engine, received)?;
@@ -380,14 +380,4 @@ fn say(line: &impl Serialize) -> Result<()> {
 fn monotonic() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
-}
-
-fn anonymous_memory(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let kib = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"))
-        .and_then(|rest| rest.trim().strip_suffix(" kB"))
-        .context("the kernel does not tell RssAnon")?;
-    Ok(kib.trim().parse::<u64>()? * 1024)
 }

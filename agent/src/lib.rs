@@ -16,6 +16,7 @@ pub mod http;
 pub mod log;
 mod masquerade;
 pub mod metrics;
+mod netfilter;
 mod netlink;
 pub mod node;
 pub mod pods;

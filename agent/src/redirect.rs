@@ -8,17 +8,15 @@
 //!   endpoint's address. That is to be expected as long as there are rules that translate destinations, and after that as long as
 //!   there are connections which were.
 
-use std::{collections::BTreeSet, fs, io, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use clap::ValueEnum;
-use rustix::net::netlink::NETFILTER;
 use tracing::{info, warn};
 use weir_abi::config::flags::{LOCAL_REDIRECT, OTHERS_TRANSLATE};
 
 use crate::{
-    check::chains,
     dataplane::Config,
-    netlink::{Expect, attributes, request},
+    netfilter::{self, Chain},
 };
 
 /// How often to look for who came later, while there is nobody,
@@ -28,21 +26,6 @@ const WHILE_NOT: Duration = Duration::from_secs(30);
 
 /// What netfilter translates, in the words of the log.
 const TRANSLATION: &str = "destinations translated by the node's netfilter";
-
-/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN`
-const GET_CHAINS: u16 = 10 << 8 | 4;
-const CHAIN_HOOK: u16 = 4;
-const CHAIN_TYPE: u16 = 7;
-const HOOK_NUMBER: u16 = 1;
-/// `NF_INET_PRE_ROUTING` and `NF_INET_LOCAL_OUT`: where destinations are translated.
-const BEFORE_ROUTING: [u32; 2] = [0, 3];
-
-/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET`
-const GET_CONNECTIONS: u16 = 1 << 8 | 1;
-const CONNECTION_STATUS: u16 = 3;
-const CONNECTION_STATUS_MASK: u16 = 26;
-/// `IPS_DST_NAT`
-const TRANSLATED: u32 = 1 << 5;
 
 /// When to hand packets over directly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -126,91 +109,46 @@ pub fn follow(choice: LocalRedirect, config: Config) {
 
 /// Who may need to see the packets between pods of this node.
 fn in_the_way() -> BTreeSet<&'static str> {
-    let mut found = enforcers();
-    let translates = translates().unwrap_or_else(|error| {
-        warn!(%error, "cannot tell whether the node's netfilter translates destinations; taken for granted");
-        true
-    });
-    if translates {
+    let (chains, known) = match netfilter::chains() {
+        Ok(chains) => (chains, true),
+        Err(error) => {
+            warn!(%error, "cannot list nftables' chains, to see who else enforces policies or translates destinations");
+            (Vec::new(), false)
+        }
+    };
+    let interfaces = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+    let interfaces = interfaces.lines().filter_map(|line| line.split_once(':'));
+    let mut found = recognise(&chains, interfaces.map(|(name, _)| name.trim()));
+    // What cannot be told is taken for granted.
+    if !known || translates(&chains) {
         found.insert(TRANSLATION);
     }
     found
 }
 
 /// Whether the node's netfilter translates destinations, or goes on translating those of old connections.
-fn translates() -> io::Result<bool> {
+fn translates(chains: &[Chain]) -> bool {
     let legacy = |file: &str| {
         let tables = fs::read_to_string(file).unwrap_or_default();
         tables.lines().any(|table| table == "nat")
     };
-    Ok(legacy("/proc/thread-self/net/ip_tables_names")
+    legacy("/proc/thread-self/net/ip_tables_names")
         || legacy("/proc/thread-self/net/ip6_tables_names")
-        || dump(GET_CHAINS, &[0; 4])?
-            .iter()
-            .any(|chain| translates_destinations(chain))
-        || !translated_connections()?.is_empty())
-}
-
-/// As [`request`], of a kernel that may have neither nftables nor connection tracking.
-fn dump(message: u16, payload: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-    match request(NETFILTER, message, payload, Expect::Dump) {
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::EINVAL | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT)
-            ) =>
-        {
-            Ok(Vec::new())
-        }
-        result => result,
-    }
-}
-
-fn translated_connections() -> io::Result<Vec<Vec<u8>>> {
-    // `struct nfgenmsg`: any family; then the status that is asked for, and which of its bits count (since Linux 5.9).
-    let mut payload = vec![0; 4];
-    for kind in [CONNECTION_STATUS, CONNECTION_STATUS_MASK] {
-        payload.extend(8_u16.to_ne_bytes());
-        payload.extend(kind.to_ne_bytes());
-        payload.extend(TRANSLATED.to_be_bytes());
-    }
-    dump(GET_CONNECTIONS, &payload)
-}
-
-/// Whether a chain is one of type `nat` at a hook before routing.
-fn translates_destinations(chain: &[u8]) -> bool {
-    let of_chain = |wanted| {
-        let mut all = attributes(chain.get(4..).unwrap_or_default());
-        all.find(|(kind, _)| *kind == wanted)
-            .map(|(_, value)| value)
-    };
-    let number = of_chain(CHAIN_HOOK).and_then(|hook| {
-        let mut all = attributes(hook);
-        let (_, value) = all.find(|(kind, _)| *kind == HOOK_NUMBER)?;
-        Some(u32::from_be_bytes(value.try_into().ok()?))
-    });
-    of_chain(CHAIN_TYPE).is_some_and(|kind| kind.starts_with(b"nat"))
-        && number.is_some_and(|number| BEFORE_ROUTING.contains(&number))
+        || chains.iter().any(|chain| chain.translates_destinations)
+        || netfilter::has_translated_connections().unwrap_or_else(|error| {
+            warn!(%error, "cannot tell whether connections are translated; taken for granted");
+            true
+        })
 }
 
 /// Software on this node that may enforce policies where redirected packets do not pass.
-fn enforcers() -> BTreeSet<&'static str> {
-    let chains = chains().unwrap_or_else(|error| {
-        warn!(%error, "cannot list nftables' chains, to see who else enforces policies");
-        Vec::new()
-    });
-    let interfaces = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
-    let interfaces = interfaces.lines().filter_map(|line| line.split_once(':'));
-    recognise(&chains, interfaces.map(|(name, _)| name.trim()))
-}
-
 fn recognise<'a>(
-    chains: &[(String, String)],
+    chains: &[Chain],
     interfaces: impl Iterator<Item = &'a str>,
 ) -> BTreeSet<&'static str> {
     let mut found = BTreeSet::new();
-    for (table, chain) in chains {
-        found.extend(owner(&OF_TABLES, table).or_else(|| owner(&OF_CHAINS, chain)));
+    for Chain { table, name, .. } in chains {
+        found.extend(owner(&OF_TABLES, table).or_else(|| owner(&OF_CHAINS, name)));
     }
     found.extend(interfaces.filter_map(|name| owner(&OF_INTERFACES, name)));
     found
@@ -258,9 +196,13 @@ mod tests {
                 &["Cilium", "kube-network-policies"],
             ),
         ] {
-            let chains: Vec<(String, String)> = chains
+            let chains: Vec<Chain> = chains
                 .iter()
-                .map(|(table, chain)| ((*table).to_owned(), (*chain).to_owned()))
+                .map(|(table, name)| Chain {
+                    table: (*table).to_owned(),
+                    name: (*name).to_owned(),
+                    translates_destinations: false,
+                })
                 .collect();
             let found = recognise(&chains, interfaces.iter().copied());
             let found: Vec<&str> = found.into_iter().collect();

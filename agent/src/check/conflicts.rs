@@ -3,15 +3,9 @@
 use std::{fs, io, process::Command};
 
 use aya::programs::loaded_programs;
-use rustix::net::netlink::NETFILTER;
 
 use super::{Finding, Group, State, Thing};
-use crate::netlink::{Expect, attributes, request};
-
-/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN`
-const GET_CHAINS: u16 = 10 << 8 | 4;
-const CHAIN_TABLE: u16 = 1;
-const CHAIN_NAME: u16 = 3;
+use crate::netfilter;
 
 pub(super) fn findings() -> Vec<Finding> {
     vec![process(), rules(), programs()]
@@ -88,36 +82,10 @@ fn rules() -> Finding {
     thing.is(State::Degraded, found.join(", "))
 }
 
-/// (table, chain) of every nftables chain; what iptables-nft makes is among them.
-pub(crate) fn chains() -> io::Result<Vec<(String, String)>> {
-    // `struct nfgenmsg`: any family.
-    let answers = match request(NETFILTER, GET_CHAINS, &[0; 4], Expect::Dump) {
-        Ok(answers) => answers,
-        // A kernel without nftables has no chains.
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::EINVAL | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT)
-            ) =>
-        {
-            Vec::new()
-        }
-        Err(error) => return Err(error),
-    };
-    let text = |value: &[u8]| {
-        String::from_utf8_lossy(value.strip_suffix(b"\0").unwrap_or(value)).into_owned()
-    };
-    let chain = |answer: &Vec<u8>| {
-        let find = |wanted| {
-            let attributes = attributes(answer.get(4..).unwrap_or_default());
-            attributes
-                .into_iter()
-                .find(|(kind, _)| *kind == wanted)
-                .map(|(_, value)| text(value))
-        };
-        Some((find(CHAIN_TABLE)?, find(CHAIN_NAME)?))
-    };
-    Ok(answers.iter().filter_map(chain).collect())
+/// (table, chain) of every nftables chain.
+pub(super) fn chains() -> io::Result<Vec<(String, String)>> {
+    let chains = netfilter::chains()?.into_iter();
+    Ok(chains.map(|chain| (chain.table, chain.name)).collect())
 }
 
 fn of_kube_proxy(chains: &[(String, String)]) -> Vec<String> {

@@ -14,8 +14,6 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub(crate) use conflicts::chains;
-
 /// What a thing is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
